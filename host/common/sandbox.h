@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a daemon gives up after start-up: root, new privileges, and every
+ * system call that its path does not need (libseccomp).
+ */
+#ifndef COMMON_SANDBOX_H
+#define COMMON_SANDBOX_H
+
+#include <stdbool.h>
+
+/*
+ * Drops to user (NULL: "nobody"; ignored when not root) keeping no capability,
+ * sets no_new_privs. 0 or -errno, logged.
+ */
+int sandbox_drop_privileges(const char *user);
+/*
+ * Allows the calls named in a NULL-terminated list, on top of a common base;
+ * any other kills the process. 0 or -errno, logged.
+ */
+int sandbox_restrict(const char *const *syscalls);
+
+#endif /* COMMON_SANDBOX_H */

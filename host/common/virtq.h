@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Device side of a split virtqueue (virtio 1.2 section 2.7) with EVENT_IDX
+ * (2.7.10) and indirect descriptors (2.7.5.3), used by the shim for its
+ * Ethernet queues and by the agent for the VTOE queues.
+ *
+ * Threat model: the driver side is hostile. Each index, descriptor and length
+ * is read once, bounded, and then used; a chain is at most VIRTQ_CHAIN_MAX
+ * buffers and never longer than its table; writable after readable only. A
+ * malformed chain is returned to the used ring with length 0 and counted; an
+ * available index further ahead than the ring is long breaks the queue
+ * (virtq.broken), which ends this VM's use of it and nothing else.
+ */
+#ifndef COMMON_VIRTQ_H
+#define COMMON_VIRTQ_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "guest_mem.h"
+#include "vnet_dev.h"
+
+#define VIRTQ_NUM_MAX VNET_INFLIGHT_HEADS
+#define VIRTQ_CHAIN_MAX 256
+
+struct virtq_stats {
+	uint64_t chains;    /* taken */
+	uint64_t malformed; /* returned with length 0 */
+	uint64_t kicks;	    /* doorbells seen */
+	uint64_t calls;	    /* interrupts raised */
+	uint64_t calls_suppressed;
+};
+
+struct virtq {
+	const struct guest_mem *mem; /* not owned */
+	uint16_t num;
+	bool event_idx, indirect;
+	bool broken;
+	bool running;
+	int kick_fd, call_fd; /* owned, -1: none */
+	/* inside guest memory */
+	struct vring_desc *desc;
+	struct vring_avail *avail;
+	struct vring_used *used;
+	struct vnet_inflight *inflight; /* shared record or NULL; mapping not owned */
+	uint16_t last_avail; /* next position to take */
+	uint16_t used_idx;   /* next position to fill */
+	uint16_t published;  /* used->idx as the guest sees it */
+	uint16_t signalled;  /* used index at the last interrupt decision */
+	bool signalled_valid;
+	struct virtq_stats stats;
+};
+
+/* A chain of buffers taken from the ring. */
+struct virtq_chain {
+	uint16_t head;
+	uint16_t out_count, in_count; /* readable ones first in iov[] */
+	uint32_t out_bytes, in_bytes;
+	struct iovec iov[VIRTQ_CHAIN_MAX];
+};
+
+void virtq_init(struct virtq *vq); /* all zero but the fds */
+
+/*
+ * Starts on rings at guest physical addresses. num: a power of two up to
+ * VIRTQ_NUM_MAX. last_avail: where to go on (0 on a fresh ring); the used
+ * index is read from the ring. inflight: a record to keep, or NULL.
+ * -EINVAL: bad num, or an area outside memory or misaligned.
+ */
+int virtq_start(struct virtq *vq, const struct guest_mem *mem, uint16_t num,
+		uint64_t desc_gpa, uint64_t avail_gpa, uint64_t used_gpa,
+		uint16_t last_avail, bool event_idx, bool indirect,
+		struct vnet_inflight *inflight);
+/* Forgets the rings and closes the fds. Returns the next avail position. */
+uint16_t virtq_stop(struct virtq *vq);
+
+/*
+ * Takes the next available chain. 1: taken; 0: none; -EPROTO: the queue is
+ * broken. Malformed chains are returned to the guest here and skipped.
+ */
+int virtq_pop(struct virtq *vq, struct virtq_chain *chain);
+/* Gives back the newest chains taken, as if never taken (rx that did not need
+ * them). Only those popped last and not yet pushed; in reverse order. */
+void virtq_unpop(struct virtq *vq, const struct virtq_chain *chain);
+/* Puts a used element in place; the guest sees it after virtq_publish(). */
+void virtq_push(struct virtq *vq, uint16_t head, uint32_t len);
+/* Makes pushed elements visible. */
+void virtq_publish(struct virtq *vq);
+/* virtq_publish(), then raises an interrupt if the guest wants one for them.
+ * Returns true if it did. */
+bool virtq_publish_notify(struct virtq *vq);
+/* The avail ring has something not yet taken. */
+bool virtq_has_work(const struct virtq *vq);
+
+/*
+ * Doorbells. disable: the guest need not kick (advice only). enable: it must;
+ * returns true if something became available meanwhile, so look again.
+ */
+void virtq_disable_kicks(struct virtq *vq);
+bool virtq_enable_kicks(struct virtq *vq);
+/* Drains the kick eventfd; counts it. */
+void virtq_ack_kick(struct virtq *vq);
+
+/* Copies out of / into a chain's readable / writable part. Bytes copied. */
+uint32_t virtq_copy_out(const struct virtq_chain *chain, uint32_t offset,
+			void *dst, uint32_t len);
+uint32_t virtq_copy_in(const struct virtq_chain *chain, uint32_t offset,
+		       const void *src, uint32_t len);
+
+/*
+ * Recovery of a queue whose server died, from its record (vnet_dev.h): returns
+ * every head that is taken or available with length 0 and leaves the record
+ * consistent. The queue must be started, by the survivor. Number of heads
+ * returned, or -EPROTO if the record or the ring makes no sense.
+ */
+int virtq_recover(struct virtq *vq);
+
+#endif /* COMMON_VIRTQ_H */

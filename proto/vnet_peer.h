@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: (GPL-2.0-only WITH Linux-syscall-note) OR MIT */
+/*
+ * Agent to agent. Little-endian.
+ *
+ * Control channel: one TLS 1.3 connection per pair of hosts, authenticated on
+ * both sides by a pre-shared key (RFC 8446 section 4.2.11), between the agents'
+ * main processes. It carries vnet_peer_hdr messages and makes lanes.
+ *
+ * Lane: a data path between the processes that serve one tenant on two hosts.
+ * The asking side presents the one-time token that the control channel gave it;
+ * then both sides exchange vtoe_msg_hdr messages, whose id is the CID of the
+ * receiver. A lane is reliable and in order. It is not encrypted, as RDMA is
+ * not. Connections are opened in band, so an open costs one exchange:
+ *
+ *  active                                    passive
+ *  REQ id 0, vnet_lane_req ------------------>  CONNECT_REQUEST to the guest
+ *  <--------- REP id cid, vnet_lane_rep  or  REJ id cid, vnet_lane_rej
+ *  DATA, CREDIT <------------------------------> DATA, CREDIT
+ *  FIN (offset = final offset) <---------------> FIN
+ *  RST (vnet_lane_rej) at any time
+ *
+ * A CID that the receiver does not know is answered with nothing: the RST that
+ * ended it is on its way.
+ */
+#ifndef VNET_PEER_H
+#define VNET_PEER_H
+
+#include "vnet_types.h"
+#include "vnet_attach.h"
+
+#define VNET_PEER_MAGIC 0x50454e56u /* "VNEP" */
+#define VNET_PEER_VERSION 1
+#define VNET_PEER_PORT 7470
+#define VNET_PEER_PSK_IDENTITY "vnet-agent"
+#define VNET_TOKEN_LEN 32
+
+enum vnet_peer_type {
+	VNET_PEER_HELLO = 1, /* first from both sides */
+	VNET_PEER_LANE_ASK = 2,
+	VNET_PEER_LANE_ANSWER = 3,
+	VNET_PEER_PING = 4, /* no body; answered by PONG */
+	VNET_PEER_PONG = 5, /* no body */
+};
+
+struct vnet_peer_hdr {
+	__le32 magic;
+	__le16 type; /* enum vnet_peer_type */
+	__le16 reserved;
+	__le32 len; /* bytes of body, exactly those of the type */
+	__le32 seq; /* of the request; a reply repeats it */
+};
+VNET_ASSERT_SIZE(vnet_peer_hdr, 16);
+
+struct vnet_peer_hello {
+	__le16 version;
+	__le16 fabrics;	 /* mask of 1 << VTOE_FABRIC_* that lanes may use */
+	__le32 reserved;
+	__le64 features; /* zero in version 1 */
+	char host[VNET_NAME_LEN];
+};
+VNET_ASSERT_SIZE(vnet_peer_hello, 48);
+
+struct vnet_peer_lane_ask {
+	__le32 tenant;
+	__le16 fabric; /* VTOE_FABRIC_* */
+	__le16 reserved;
+};
+VNET_ASSERT_SIZE(vnet_peer_lane_ask, 8);
+
+struct vnet_peer_lane_answer {
+	__le32 status; /* enum vtoe_reason: NONE, PEER_NO_VTOE (no VM of the tenant), ... */
+	__le32 reserved;
+	struct vtoe_addr addr; /* where to connect the lane */
+	__u8 token[VNET_TOKEN_LEN]; /* good once, for 10 s */
+};
+VNET_ASSERT_SIZE(vnet_peer_lane_answer, 64);
+
+/* First on a lane, from the asking side. */
+struct vnet_lane_hello {
+	__le32 magic; /* VNET_PEER_MAGIC */
+	__le16 version;
+	__le16 reserved;
+	__le32 tenant;
+	__le32 reserved1;
+	__u8 token[VNET_TOKEN_LEN];
+};
+VNET_ASSERT_SIZE(vnet_lane_hello, 48);
+
+/* The answer; status other than NONE ends the lane. */
+struct vnet_lane_hello_reply {
+	__le32 magic;
+	__le16 version;
+	__le16 reserved;
+	__le32 status; /* enum vtoe_reason */
+	__le32 reserved1;
+};
+VNET_ASSERT_SIZE(vnet_lane_hello_reply, 16);
+
+/* Payload of VTOE_MSG_REQ; the initial credit is in the message header. */
+struct vnet_lane_req {
+	__le32 cid; /* of the active side */
+	__le32 reserved;
+	struct vtoe_addr local; /* of the active side */
+	struct vtoe_addr remote;
+	__u8 local_mac[VNET_MAC_LEN]; /* the asking VM's */
+	__u8 remote_mac[VNET_MAC_LEN]; /* the VM that is asked for */
+	__le32 rwq_buf_size[VNET_RWQ_CLASSES]; /* of the asking VM */
+	__u8 reserved1[4];
+};
+VNET_ASSERT_SIZE(vnet_lane_req, 80);
+
+/* Payload of VTOE_MSG_REP. */
+struct vnet_lane_rep {
+	__le32 cid; /* of the passive side */
+	__le32 rwq_buf_size[VNET_RWQ_CLASSES]; /* of the accepting VM */
+	__le32 reserved;
+};
+VNET_ASSERT_SIZE(vnet_lane_rep, 16);
+
+/* Payload of VTOE_MSG_REJ and VTOE_MSG_RST. */
+struct vnet_lane_rej {
+	__le32 reason; /* enum vtoe_reason */
+	__le32 reserved;
+};
+VNET_ASSERT_SIZE(vnet_lane_rej, 8);
+
+#endif /* VNET_PEER_H */
