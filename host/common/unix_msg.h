@@ -5,6 +5,7 @@
 #ifndef COMMON_UNIX_MSG_H
 #define COMMON_UNIX_MSG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -28,7 +29,10 @@ int unix_connect(const char *path, int type);
  */
 ssize_t unix_recv_fds(int sock, void *buf, size_t len, int fds[UNIX_FDS_MAX],
 		      unsigned int *nfds, int flags);
-/* Sends all of buf with copies of fds (not closed here). 0 or -errno. */
+/*
+ * Sends all of buf with copies of fds (not closed here). 0 or -errno; after
+ * -EAGAIN nothing was sent, after any other error the socket is of no use.
+ */
 int unix_send_fds(int sock, const void *buf, size_t len, const int *fds,
 		  unsigned int nfds);
 void close_fds(int *fds, unsigned int nfds);
@@ -56,7 +60,12 @@ struct attach_msg {
  * -EAGAIN; -EPROTO malformed (fds closed); -errno.
  */
 int attach_recv(int sock, struct attach_msg *msg);
-/* Fills in the header and sends body and fds of type. 0 or -errno. */
+/* That check, of len bytes that stand in hdr and u (fds: only their number). */
+int attach_check(const struct attach_msg *msg, size_t len);
+/*
+ * Fills in the header and sends body and fds of type. 0 or -errno; -EINVAL:
+ * the receiver would refuse it.
+ */
 int attach_send(int sock, enum vnet_attach_type type, uint32_t seq,
 		const void *body, const int *fds, unsigned int nfds);
 

@@ -8,8 +8,9 @@
  * is read once, bounded, and then used; a chain is at most VIRTQ_CHAIN_MAX
  * buffers and never longer than its table; writable after readable only. A
  * malformed chain is returned to the used ring with length 0 and counted; an
- * available index further ahead than the ring is long breaks the queue
- * (virtq.broken), which ends this VM's use of it and nothing else.
+ * available index further ahead than the ring is long, or a head that is no
+ * descriptor of it, breaks the queue (virtq.broken), which ends this VM's use
+ * of it and nothing else.
  */
 #ifndef COMMON_VIRTQ_H
 #define COMMON_VIRTQ_H
@@ -45,34 +46,48 @@ struct virtq {
 	struct vring_used *used;
 	struct vnet_inflight *inflight; /* shared record or NULL; mapping not owned */
 	uint16_t last_avail; /* next position to take */
+	uint16_t seen_avail; /* avail->idx as last read */
 	uint16_t used_idx;   /* next position to fill */
 	uint16_t published;  /* used->idx as the guest sees it */
 	uint16_t signalled;  /* used index at the last interrupt decision */
 	bool signalled_valid;
+	bool unsignalled; /* published since */
 	struct virtq_stats stats;
 };
 
 /* A chain of buffers taken from the ring. */
 struct virtq_chain {
 	uint16_t head;
+	uint16_t position; /* in the avail ring, for virtq_unpop() */
 	uint16_t out_count, in_count; /* readable ones first in iov[] */
 	uint32_t out_bytes, in_bytes;
 	struct iovec iov[VIRTQ_CHAIN_MAX];
 };
 
 void virtq_init(struct virtq *vq); /* all zero but the fds */
+/*
+ * Takes a doorbell or interrupt eventfd (-1: none) in place of the one before,
+ * which is closed, and makes it non-blocking. At any time, running or not.
+ */
+void virtq_set_kick(struct virtq *vq, int fd);
+void virtq_set_call(struct virtq *vq, int fd);
 
 /*
  * Starts on rings at guest physical addresses. num: a power of two up to
  * VIRTQ_NUM_MAX. last_avail: where to go on (0 on a fresh ring); the used
- * index is read from the ring. inflight: a record to keep, or NULL.
- * -EINVAL: bad num, or an area outside memory or misaligned.
+ * index is read from the ring. inflight: a record to keep, or NULL; a fresh one
+ * (version 0) is initialised, one in use is left as it is. Doorbells are
+ * enabled, but what is available already may have been rung for before: look.
+ * -EINVAL: bad num, an area outside memory or misaligned, or another's record.
  */
 int virtq_start(struct virtq *vq, const struct guest_mem *mem, uint16_t num,
 		uint64_t desc_gpa, uint64_t avail_gpa, uint64_t used_gpa,
 		uint16_t last_avail, bool event_idx, bool indirect,
 		struct vnet_inflight *inflight);
-/* Forgets the rings and closes the fds. Returns the next avail position. */
+/*
+ * Forgets the rings, without touching them (publish before), and closes the
+ * fds. Returns the next avail position.
+ */
 uint16_t virtq_stop(struct virtq *vq);
 
 /*
