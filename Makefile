@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# make             the daemons, the preload library and the test programs
+# make modules     the guest modules for the guest kernels of the tests
+# make demo        two VMs, MPI and iperf3 over the offload and over plain TCP
+# make check       all tests; last line "N passed, N failed, N skipped"
+# make bench       the benchmarks, table and JSON under build/results/
+# make soak        what takes longer than a check should
+# make lint        dependencies, sparse, shellcheck, spelling
+# make install     DESTDIR, PREFIX: daemons, library, man pages
+#
+# Everything is built under $(O); the source tree stays clean.
+
+O       ?= build
+PREFIX  ?= /usr/local
+CC      ?= gcc
+CFLAGS  ?= -O2 -g
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	   -Wpointer-arith -Wno-unused-parameter
+HARDEN  := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
+HOST_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) \
+	      -Iproto -Ihost/common
+HOST_LDFLAGS = -pie -Wl,-z,relro,-z,now $(LDFLAGS)
+# Unit tests and fuzz replays always run under the sanitizers.
+SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all \
+	   -fno-omit-frame-pointer
+
+obj = $(patsubst %.c,$(O)/obj/%.o,$(1))
+sanobj = $(patsubst %.c,$(O)/san/%.o,$(1))
+
+COMMON_SRC := $(wildcard host/common/*.c)
+SHIM_SRC   := $(wildcard host/shim/*.c)
+AGENT_SRC  := $(wildcard host/ib_agent/*.c)
+
+SHIM_LIBS  := -lsystemd -lseccomp
+AGENT_LIBS := -lssl -lcrypto -lsystemd -lseccomp
+
+DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
+GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run
+
+.PHONY: all setup modules demo check check-fast bench soak lint install clean tests
+all: $(DAEMONS) $(GUEST) tests
+
+# ---- daemons ----
+
+$(O)/host/vnet-shim: $(call obj,$(SHIM_SRC) $(COMMON_SRC))
+	@mkdir -p $(@D)
+	$(CC) $(HOST_LDFLAGS) -o $@ $^ $(SHIM_LIBS)
+
+$(O)/host/vnet-ibagent: $(call obj,$(AGENT_SRC) $(COMMON_SRC))
+	@mkdir -p $(@D)
+	$(CC) $(HOST_LDFLAGS) -o $@ $^ $(AGENT_LIBS)
+
+$(O)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -I$(<D) -Itests/unit -MMD -MP -c -o $@ $<
+
+$(O)/san/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -U_FORTIFY_SOURCE $(SAN) -I$(<D) -Itests/unit -MMD -MP -c -o $@ $<
+
+-include $(shell find $(O)/obj $(O)/san -name '*.d' 2>/dev/null)
+
+# ---- guest: preload library ----
+
+VNS_SRC := $(filter-out %/vnet-run.c,$(wildcard guest/libvnetsock/*.c))
+
+$(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vnet_sock.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -fPIC -shared \
+		-fvisibility=hidden -Iproto -o $@ $(VNS_SRC) -ldl -lpthread
+
+$(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
+
+# ---- guest: kernel modules, built in a mirror of symbolic links ----
+
+define modules_for
+$(O)/guest/$(1)/.built: $(shell find guest/*.ko guest/Kbuild proto -type f 2>/dev/null)
+	@mkdir -p $(O)/mirror/$(1) $(O)/guest/$(1)
+	@cp -rsf $(CURDIR)/guest $(CURDIR)/proto $(O)/mirror/$(1)/
+	$$(MAKE) -s -C $$$$(tests/uml/build $(1))/build ARCH=um \
+		M=$(abspath $(O))/mirror/$(1)/guest modules
+	@for m in vnet_pv vtoe_sock; do \
+		strip --strip-debug -o $(O)/guest/$(1)/$$$$m.ko \
+			$(O)/mirror/$(1)/guest/$$$$m.ko/$$$$m.ko; done
+	@touch $$@
+endef
+$(eval $(call modules_for,fast))
+$(eval $(call modules_for,debug))
+modules: $(O)/guest/fast/.built $(O)/guest/debug/.built
+
+# ---- test programs ----
+
+include tests/Makefile.inc
+tests: $(TEST_PROGRAMS)
+
+# ---- what people call ----
+
+setup:
+	@tests/setup/install
+
+demo: setup
+	@tests/demo
+
+check: setup
+	@$(MAKE) --no-print-directory all modules
+	@tests/run --tier unit,vm,debug
+
+# Without virtual machines: seconds.
+check-fast: all
+	@tests/run --tier unit
+
+bench: setup
+	@$(MAKE) --no-print-directory all $(O)/guest/fast/.built
+	@tests/bench/run
+
+soak: setup
+	@$(MAKE) --no-print-directory all modules
+	@tests/run --tier soak
+
+lint:
+	@tests/lint
+
+install: all
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(DAEMONS)
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(O)/guest/libvnetsock.so
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 host/*/*.8
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 guest/libvnetsock/*.7
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 guest/libvnetsock/*.1
+
+clean:
+	rm -rf $(O)
