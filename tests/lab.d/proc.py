@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Processes of a lab, as its supervisor sees them.
+
+The supervisor is process 1 of its own pid namespace, so it reaps everything: its children with their processor time, and
+orphans. A role's processor time is what its ended children used plus what the live ones and their descendants have used
+so far; descendants count because user-mode Linux runs each guest process as a child of its own.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Child:
+    """One started program: a guest kernel, a shim, an agent."""
+
+    def __init__(self, role, name, popen):
+        self.role = role
+        self.name = name
+        self.pid = popen.pid
+        self.status = None      # wait status once it ended
+        self.expected = False   # we ended it ourselves
+        self.popen = popen
+
+    def ended(self):
+        if self.status is None:
+            return "running"
+        if os.WIFSIGNALED(self.status):
+            return "killed by %s" % signal.Signals(os.WTERMSIG(self.status)).name
+        return "exited with status %d" % os.WEXITSTATUS(self.status)
+
+
+class Children:
+    def __init__(self):
+        self.live = {}          # pid -> Child
+        self.used = {}          # (role, name) -> seconds of ended children
+        self.on_end = lambda child: None
+
+    def start(self, role, name, argv, *, log, netns=None, env=None, pass_fds=()):
+        """Start a program with its output in the file `log`, inside a named network namespace if one is given."""
+        if netns:
+            argv = ["nsenter", "--net=/run/netns/" + netns, "--"] + argv
+        with open(log, "ab", buffering=0) as out:
+            popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
+                                     pass_fds=pass_fds, start_new_session=True)
+        child = Child(role, name, popen)
+        self.live[child.pid] = child
+        return child
+
+    def reap(self):
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self.live.pop(pid, None)
+            if not child:
+                continue
+            child.status = status
+            child.popen.returncode = os.waitstatus_to_exitcode(status)
+            key = (child.role, child.name)
+            self.used[key] = self.used.get(key, 0.0) + usage.ru_utime + usage.ru_stime
+            self.on_end(child)
+
+    def cpu(self):
+        """Seconds of user and system time per (role, name)."""
+        total = dict(self.used)
+        stats, below = {}, {}
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                with open("/proc/%s/stat" % entry, encoding="ascii", errors="replace") as f:
+                    fields = f.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            # After the command name: state, ppid, ..., utime stime cutime cstime are fields 14 to 17 of the line.
+            stats[int(entry)] = sum(int(x) for x in fields[11:15]) / TICKS
+            below.setdefault(int(fields[1]), []).append(int(entry))
+        for pid, child in self.live.items():
+            todo, seconds = [pid], 0.0
+            while todo:
+                p = todo.pop()
+                seconds += stats.get(p, 0.0)
+                todo += below.get(p, [])
+            key = (child.role, child.name)
+            total[key] = total.get(key, 0.0) + seconds
+        return total
+
+
+class Notify:
+    """The receiving end of sd_notify(3) for one daemon: readiness and status lines come as datagrams."""
+
+    def __init__(self, path):
+        self.path = path
+        self.status = ""
+        self.ready = False
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        self.sock.bind(path)
+        # A daemon that dropped its rights still reports.
+        os.chmod(path, 0o666)
+
+    def read(self):
+        while True:
+            try:
+                data = self.sock.recv(4096)
+            except BlockingIOError:
+                return
+            for line in data.decode(errors="replace").splitlines():
+                key, _, value = line.partition("=")
+                if key == "READY" and value == "1":
+                    self.ready = True
+                elif key == "STATUS":
+                    self.status = value
+
+    def close(self):
+        self.sock.close()
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+MS_BIND = 4096
+
+
+def mount(source, target, fstype=None, flags=0, options=None):
+    args = [s.encode() if s is not None else None for s in (source, target, fstype)]
+    if _libc.mount(*args, ctypes.c_ulong(flags), options.encode() if options else None):
+        err = ctypes.get_errno()
+        raise OSError(err, "mount: " + os.strerror(err), target)
+
+
+def run(argv, stdin=None):
+    """Run a short helper; its complaint is the exception's text."""
+    r = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if r.returncode:
+        raise OSError("%s: %s" % (" ".join(argv), (r.stderr or r.stdout).strip() or "status %d" % r.returncode))
+    return r.stdout

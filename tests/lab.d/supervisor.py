@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The supervisor of one lab: process 1 of the lab's own pid, mount and network namespaces.
+
+`lab up` starts it through unshare(1) with the options as JSON and a socket, the lease. It reports progress on the lease; if
+the lease closes before the lab is ready (Ctrl-C, a killed `lab up`), it ends. It ends at once too when the unshare above it
+dies. Whatever way it ends, the kernel then kills every process of the lab and drops its mounts and networks.
+
+Order: networks, configuration files, agents, shims, guests. A daemon is up when it has said READY=1 to its NOTIFY_SOCKET.
+Later it serves one-line JSON requests on the socket `ctl`: status, cpu, kill, restart, down.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+
+import common
+import proc
+from common import LabError, say
+from guest import GuestLine
+from topology import Topology
+
+DAEMON_TIMEOUT = 15
+
+
+class Lab:
+    def __init__(self, options, lease):
+        self.opt = options
+        self.state = options["state"]
+        self.lease = lease
+        self.children = proc.Children()
+        self.children.on_end = self.child_ended
+        self.topology = Topology(options, self.state)
+        self.lines = {g.name: GuestLine(self, g) for g in self.topology.guests}
+        self.daemons = {}       # (role, name) -> Child
+        self.notify = {}        # (role, name) -> Notify
+        self.waiters = {}       # (role, name) -> future of the start under way
+        self.stop = asyncio.Event()
+        self.phase = "starting"
+
+    def tell(self, kind, text=""):
+        """To the waiting `lab up`, and to our own log."""
+        if text:
+            say(text)
+        if self.lease:
+            try:
+                self.lease.sendall(json.dumps([kind, text]).encode() + b"\n")
+            except OSError:
+                self.stop.set()
+
+    # -- processes --
+
+    def child_ended(self, child):
+        if not child.expected:
+            say("%s %s %s" % (child.role, child.name, child.ended()))
+        if child.role == "guest":
+            line = self.lines[child.name]
+            if line.child is child:
+                line.ended()
+            return
+        waiter = self.waiters.get((child.role, child.name))
+        if waiter and not waiter.done():
+            waiter.set_exception(LabError("%s %s %s before it was ready; it said:\n%s" % (
+                child.role, child.name, child.ended(), tail(self.daemon_log(child.role, child.name)))))
+
+    def daemon_log(self, role, name):
+        return os.path.join(self.state, "%s-%s.log" % (role, name))
+
+    async def start_daemon(self, role, name, program, config, host):
+        key = (role, name)
+        loop = asyncio.get_running_loop()
+        if key in self.notify:
+            loop.remove_reader(self.notify[key].sock)
+            self.notify[key].close()
+        notify = proc.Notify(os.path.join(host.dir, "notify-%s-%s" % key))
+        self.notify[key] = notify
+        ready = self.waiters[key] = loop.create_future()
+
+        def readable():
+            notify.read()
+            if notify.ready and not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(notify.sock, readable)
+        env = dict(os.environ, NOTIFY_SOCKET=notify.path)
+        self.daemons[key] = self.children.start(
+            role, name, [program, "--config", config], log=self.daemon_log(role, name), netns=host.name, env=env)
+        try:
+            await asyncio.wait_for(ready, DAEMON_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise LabError("%s %s did not report READY=1 within %d s; it said:\n%s" % (
+                role, name, DAEMON_TIMEOUT, tail(self.daemon_log(role, name)))) from None
+
+    def start_agent(self, host):
+        return self.start_daemon("agent", host.name, os.path.join(common.BUILD, "host/vnet-ibagent"), host.agent_config, host)
+
+    def start_shim(self, g):
+        return self.start_daemon("shim", g.name, os.path.join(common.BUILD, "host/vnet-shim"),
+                                 self.topology.shim_config(g), g.host)
+
+    def guest_arguments(self, g):
+        return ["virtio_uml.device=%s:1" % self.topology.front(g)] if self.opt["device"] else []
+
+    # -- life --
+
+    async def up(self):
+        t = self.topology
+        t.write_configs()
+        t.make_networks()
+        # The guests' init is found through the shared root; seen by this lab alone.
+        proc.mount(os.path.join(self.state, "lab"), os.path.join(self.opt["root"], "lab"), None, proc.MS_BIND)
+        if self.opt["device"]:
+            self.tell("say", "starting %d agents" % len(t.hosts))
+            await asyncio.gather(*(self.start_agent(h) for h in t.hosts))
+            self.tell("say", "starting %d shims" % len(t.guests))
+            await asyncio.gather(*(self.start_shim(g) for g in t.guests))
+        self.tell("say", "starting %d guests (%s kernel)" % (len(t.guests), self.opt["kernel"]))
+        for line in self.lines.values():
+            await line.serve()
+        await asyncio.gather(*(line.start() for line in self.lines.values()))
+
+    async def main(self):
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self.children.reap)
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(sig, self.stop.set)
+        self.lease.setblocking(True)
+        loop.add_reader(self.lease, self.lease_closed)
+        starting = asyncio.create_task(self.up())
+        stopping = asyncio.create_task(self.stop.wait())
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return 1
+        try:
+            starting.result()
+        except (LabError, OSError) as e:
+            self.tell("error", str(e))
+            return 1
+        ctl = os.path.join(self.state, "ctl")
+        server = await asyncio.start_unix_server(self.control, ctl)
+        os.chmod(ctl, 0o600)
+        self.phase = "up"
+        self.tell("ready")
+        loop.remove_reader(self.lease)
+        self.lease.close()
+        self.lease = None
+        await stopping
+        server.close()
+        await self.down()
+        return 0
+
+    def lease_closed(self):
+        # The client never writes: readable means that it is gone.
+        say("`lab up` went away; ending")
+        asyncio.get_running_loop().remove_reader(self.lease)
+        self.stop.set()
+
+    async def down(self):
+        """Guests first, then the daemons, asked politely: their own checks at exit are worth having."""
+        say("going down")
+        for child in list(self.children.live.values()):
+            child.expected = True
+            if child.role == "guest":
+                kill(child.pid, signal.SIGKILL)
+        for role in ("shim", "agent"):
+            for child in list(self.children.live.values()):
+                if child.role == role:
+                    kill(child.pid, signal.SIGTERM)
+            for _ in range(100):
+                if not any(c.role == role for c in self.children.live.values()):
+                    break
+                await asyncio.sleep(0.03)
+            for child in self.children.live.values():
+                if child.role == role:
+                    say("%s %s ignored SIGTERM for 3 s" % (role, child.name))
+
+    # -- requests --
+
+    async def control(self, reader, writer):
+        try:
+            request = json.loads(await reader.readline())
+            handler = getattr(self, "do_" + str(request.get("op")), None)
+            if not handler:
+                raise LabError("unknown request '%s'" % request.get("op"))
+            answer = {"ok": await handler(request)}
+        except (LabError, OSError) as e:
+            answer = {"error": str(e)}
+        except ValueError:
+            answer = {"error": "malformed request"}
+        try:
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            writer.close()
+        except ConnectionError:
+            pass
+
+    def find(self, role, name):
+        if role == "guest" and name in self.lines:
+            return self.lines[name].child
+        if (role, name) in self.daemons:
+            return self.daemons[(role, name)]
+        have = list(self.lines) if role == "guest" else [n for r, n in self.daemons if r == role]
+        raise LabError("this lab has no %s '%s'%s" % (role, name, "; it has " + ", ".join(have) if have else ""))
+
+    async def do_status(self, _):
+        rows = []
+        for h in self.topology.hosts:
+            rows.append({"role": "host", "name": h.name, "address": h.ip, "state": "up"})
+            for key, child in self.daemons.items():
+                if key == ("agent", h.name):
+                    rows.append(self.row(child, h.name, self.notify[key].status))
+            for g in self.topology.guests:
+                if g.host is not h:
+                    continue
+                if ("shim", g.name) in self.daemons:
+                    rows.append(self.row(self.daemons[("shim", g.name)], h.name, self.notify[("shim", g.name)].status))
+                row = self.row(self.lines[g.name].child, h.name, "")
+                row["address"] = g.ip4 if self.opt["device"] else "-"
+                rows.append(row)
+        return {"phase": self.phase, "options": self.opt, "rows": rows}
+
+    @staticmethod
+    def row(child, host, status):
+        return {"role": child.role, "name": child.name, "host": host, "pid": child.pid, "state": child.ended(),
+                "status": status}
+
+    async def do_cpu(self, _):
+        roles = {"guest": 0.0, "shim": 0.0, "agent": 0.0}
+        each = {}
+        for (role, name), seconds in sorted(self.children.cpu().items()):
+            roles[role] = round(roles.get(role, 0.0) + seconds, 2)
+            each["%s %s" % (role, name)] = round(seconds, 2)
+        return {"roles": roles, "total": round(sum(roles.values()), 2), "each": each}
+
+    async def do_kill(self, request):
+        child = self.find(request["role"], request["who"])
+        if child.status is not None:
+            raise LabError("%s %s is not running (%s)" % (child.role, child.name, child.ended()))
+        child.expected = True
+        kill(child.pid, request.get("signal", signal.SIGKILL))
+        return None
+
+    async def do_restart(self, request):
+        child = self.find(request["role"], request["who"])
+        child.expected = True
+        kill(child.pid, signal.SIGTERM if child.role != "guest" else signal.SIGKILL)
+        for i in range(200):
+            if child.status is not None:
+                break
+            if i == 100:
+                kill(child.pid, signal.SIGKILL)
+            await asyncio.sleep(0.03)
+        if child.role == "agent":
+            await self.start_agent(next(h for h in self.topology.hosts if h.name == child.name))
+        elif child.role == "shim":
+            await self.start_shim(next(g for g in self.topology.guests if g.name == child.name))
+        else:
+            await self.lines[child.name].start()
+
+    async def do_down(self, _):
+        self.stop.set()
+
+
+def kill(pid, sig):
+    try:
+        os.kill(pid, sig)
+    except ProcessLookupError:
+        pass
+
+
+def tail(path, lines=15):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return "".join(f.readlines()[-lines:]).rstrip() or "(nothing)"
+    except OSError:
+        return "(nothing)"
+
+
+def main():
+    if os.getpid() != 1:
+        raise SystemExit("supervisor.py is started by tests/lab up")
+    with open(sys.argv[1], encoding="utf-8") as f:
+        options = json.load(f)
+    lease = socket.socket(fileno=int(sys.argv[2]))
+    lease.set_inheritable(False)
+    sys.exit(asyncio.run(Lab(options, lease).main()))
+
+
+if __name__ == "__main__":
+    main()

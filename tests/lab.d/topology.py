@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a lab consists of, and the files and networks that follow from it.
+
+Hosts are network namespaces on one bridge; guests are dealt out to them in turn. Every guest has a link and a unicast
+route to every other, and the routes for everything else (broadcast) to all of them. All names and addresses come from
+common.py, so two labs look alike inside; they never meet, since each has network namespaces of its own.
+"""
+
+import os
+import secrets
+
+import common
+from proc import mount, run
+
+
+class Guest:
+    def __init__(self, j, host):
+        self.j = j
+        self.name = common.guest_name(j)
+        self.host = host
+        self.mac = common.guest_mac(j)
+        self.ip4 = common.INNER4 % j
+        self.ip6 = common.INNER6 % j
+
+
+class Host:
+    def __init__(self, i, state):
+        self.i = i
+        self.name = common.host_name(i)
+        self.ip = common.UNDERLAY % i
+        self.dir = os.path.join(state, self.name)
+        self.agent_socket = os.path.join(self.dir, "agent.sock")
+        self.agent_config = os.path.join(self.dir, "agent.conf")
+
+
+class Topology:
+    def __init__(self, options, state):
+        self.opt = options
+        self.state = state
+        self.hosts = [Host(i + 1, state) for i in range(options["hosts"])]
+        self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)]) for j in range(options["guests"])]
+
+    def front(self, guest):
+        return os.path.join(guest.host.dir, guest.name + ".sock")
+
+    def shim_config(self, guest):
+        return os.path.join(guest.host.dir, guest.name + ".conf")
+
+    # -- networks --
+
+    def make_networks(self):
+        """A bridge here, and a namespace with one veth on it per host."""
+        os.makedirs("/run/netns", exist_ok=True)
+        # Private to this mount namespace, as the names in it are: both vanish with the supervisor.
+        mount("tmpfs", "/run/netns", "tmpfs", 0, "mode=755")
+        mtu = self.opt["link_mtu"]
+        lines = ["link set lo up", "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0", "link set br0 up"]
+        for h in self.hosts:
+            lines += ["netns add " + h.name,
+                      "link add %s type veth peer name eth0 netns %s" % (h.name, h.name),
+                      "link set %s mtu %d master br0 up" % (h.name, mtu)]
+        run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
+        for h in self.hosts:
+            run(["ip", "-n", h.name, "-batch", "-"],
+                "link set lo up\nlink set eth0 mtu %d up\naddr add %s/24 dev eth0\n" % (mtu, h.ip))
+
+    # -- files --
+
+    def write(self, path, text, mode=0o644):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(fd, "w") as f:
+            f.write(text)
+
+    def write_configs(self):
+        for h in self.hosts:
+            os.makedirs(h.dir, exist_ok=True)
+        key = os.path.join(self.state, "cluster.psk")
+        self.write(key, secrets.token_hex(32) + "\n", 0o600)
+        fabric = {"tcp": "tcp", "local": "local", "auto": "local tcp"}[self.opt["fabric"]]
+        for h in self.hosts:
+            self.write(h.agent_config, "".join(line + "\n" for line in [
+                "# made by tests/lab",
+                "host " + h.name,
+                "listen %s:%d" % (h.ip, common.AGENT_PORT),
+                "key-file " + key,
+                "socket " + h.agent_socket,
+                "fabric " + fabric,
+                "poll event",
+            ]))
+        for g in self.guests:
+            self.write(self.shim_config(g), self.shim_text(g))
+
+    def shim_text(self, g):
+        opt = self.opt
+        lines = ["# made by tests/lab",
+                 "vm " + g.name,
+                 "tenant %d" % common.TENANT,
+                 "mac " + g.mac,
+                 "mtu %d" % opt["mtu"],
+                 "front vhost-user " + self.front(g),
+                 "agent " + g.host.agent_socket,
+                 "queues %d" % opt["queues"],
+                 "encap " + opt["encap"]]
+        peers = [p for p in self.guests if p is not g]
+        for p in peers:
+            lines.append("link %s udp local %s:%d remote %s:%d form %s agent %s:%d" % (
+                self.link(p), g.host.ip, common.UDP_PORT + g.j, p.host.ip, common.UDP_PORT + p.j, opt["form"],
+                p.host.ip, common.AGENT_PORT))
+        lines += ["route dst %s link %s" % (p.mac, self.link(p)) for p in peers]
+        lines += ["route dst any link " + self.link(p) for p in peers]
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def link(peer):
+        return "%s-%s" % (peer.host.name, peer.name)
+
+    def guest_script(self, g):
+        """What a guest runs once it is up: names, addresses, driver. A failing line is the error the user sees."""
+        opt = self.opt
+        hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost"]
+        for p in self.guests:
+            hosts += ["%s %s" % (p.ip4, p.name), "%s %s-6" % (p.ip6, p.name)]
+        lines = ["set -e",
+                 "echo %s >/proc/sys/kernel/hostname" % g.name,
+                 "echo %s >/etc/hostname" % g.name,
+                 "cat >/etc/hosts <<'EOF'\n%s\nEOF" % "\n".join(hosts),
+                 "mkdir -p /lib/modules /build /lab",
+                 "mount -t hostfs none /lab -o %s/lab" % self.state,
+                 "mount -t hostfs none /lib/modules -o %s/modules/lib/modules" % self.state,
+                 "[ ! -d /lab/has-vnet ] || mount -t hostfs none /vnet -o " + os.path.join(common.BUILD, "guest"),
+                 "[ ! -d /lab/has-build ] || mount -t hostfs none /build -o " + common.BUILD,
+                 "ip link set lo up"]
+        if opt["device"]:
+            lines += ["modprobe " + opt["driver"],
+                      "if [ %s = vnet_pv ] && [ -e /lib/modules/$(uname -r)/vtoe_sock.ko ]; then modprobe vtoe_sock; fi"
+                      % opt["driver"],
+                      # The interface is the one that hangs on the virtio device, whatever its name.
+                      "n=0; dev=",
+                      "while [ -z \"$dev\" ]; do",
+                      "  for d in /sys/class/net/*; do",
+                      "    case $(readlink $d/device/subsystem) in */virtio) dev=${d##*/};; esac",
+                      "  done",
+                      "  n=$((n + 1)); [ -n \"$dev\" ] || [ $n -lt 100 ] || {",
+                      "    echo 'the driver %s made no network interface within 5 s' >&2; exit 1; }" % opt["driver"],
+                      "  [ -n \"$dev\" ] || sleep 0.05",
+                      "done",
+                      "[ $dev = vnet0 ] || ip link set dev $dev name vnet0",
+                      "ip link set dev vnet0 mtu %d up" % opt["mtu"],
+                      "ip addr add %s/24 brd + dev vnet0" % g.ip4,
+                      "ip addr add %s/64 dev vnet0 nodad" % g.ip6]
+        lines += ["mkdir -p /run/sshd", "/usr/sbin/sshd"]
+        return "\n".join(lines) + "\n"
