@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Everything that differs between the kernels we build for: Debian's 6.1 and
+ * 6.12. No other file asks for LINUX_VERSION_CODE.
+ */
+#ifndef VTOE_COMPAT_H
+#define VTOE_COMPAT_H
+
+#include <linux/net.h>
+#include <linux/netdevice.h>
+#include <linux/version.h>
+#include <linux/xarray.h>
+#include <net/inet_sock.h>
+#include <net/sock.h>
+
+/* accept() got a struct of arguments in 6.10. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#define VTOE_ACCEPT_ARGS struct proto_accept_arg *arg
+#define vtoe_accept_flags (arg->flags)
+#define vtoe_accept_kern (arg->kern)
+#else
+#define VTOE_ACCEPT_ARGS int flags, bool kern
+#define vtoe_accept_flags flags
+#define vtoe_accept_kern kern
+#endif
+
+/* sendpage() went in 6.5, MSG_SPLICE_PAGES came. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define VTOE_OPS_SENDPAGE .sendpage = sock_no_sendpage,
+#else
+#define VTOE_OPS_SENDPAGE
+#endif
+
+/* The flags of inet_sock became bits in 6.6. */
+static inline bool vtoe_bind_no_port(struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	return inet_test_bit(BIND_ADDRESS_NO_PORT, sk);
+#else
+	return inet_sk(sk)->bind_address_no_port;
+#endif
+}
+
+static inline void vtoe_set_bind_no_port(struct sock *sk, bool on)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	inet_assign_bit(BIND_ADDRESS_NO_PORT, sk, on);
+#else
+	inet_sk(sk)->bind_address_no_port = on;
+#endif
+}
+
+/*
+ * Since 6.6 a socket may ask for its setsockopt() to be called for SOL_SOCKET,
+ * too. Before, what was set on ours is copied to the inner one when it is used.
+ */
+static inline void vtoe_custom_sockopt(struct socket *sock)
+{
+#ifdef SOCK_CUSTOM_SOCKOPT
+	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
+static inline bool vtoe_has_custom_sockopt(void)
+{
+#ifdef SOCK_CUSTOM_SOCKOPT
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* tcp_init_sock() sets this up; SO_DEVMEM_DONTNEED (6.12) uses it on what says it is TCP. */
+static inline void vtoe_init_user_frags(struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	xa_init_flags(&sk->sk_user_frags, XA_FLAGS_ALLOC1);
+#endif
+}
+
+/* Where inet6 finds its part; 6.1 knows only inet_sk()->pinet6. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#define VTOE_PROTO_PINET6(type, member) .ipv6_pinfo_offset = offsetof(type, member),
+#else
+#define VTOE_PROTO_PINET6(type, member)
+#endif
+
+#endif /* VTOE_COMPAT_H */

@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * bind() and connect().
+ *
+ * connect() decides the way. It asks the routing table which interface leads
+ * to the peer; if that one belongs to a device with offload, the inner socket
+ * is bound (the port is then ours in the guest's TCP as well), SOCKET and
+ * CONNECT are given in one go, and an event ends the wait. Whatever goes wrong
+ * before that event: TCP, over the inner socket, with the reason kept. A peer
+ * without an offloading listener is such a reason, too: if nobody listens there
+ * at all, TCP's reset will say so.
+ *
+ * What has to sleep or ends in softirq is done by the socket's work
+ * (vtoe_connect_work): waiting for the neighbour, falling back.
+ */
+#include "vtoe.h"
+
+#include <linux/inetdevice.h>
+#include <linux/security.h>
+#include <net/ipv6_stubs.h>
+#include <net/route.h>
+
+struct way {
+	struct vtoe_dev *dev;  /* with a reference */
+	struct dst_entry *dst; /* likewise; NULL: the peer is this guest itself */
+};
+
+static struct dst_entry *route4(struct vtoe_sock *vs, bool *local, bool *unicast)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct flowi4 fl4 = {
+		.flowi4_oif = sk->sk_bound_dev_if,
+		.flowi4_mark = sk->sk_mark,
+		.flowi4_proto = IPPROTO_TCP,
+		.flowi4_uid = sk->sk_uid,
+		.fl4_dport = vs->remote.port,
+		.fl4_sport = vs->local.port,
+	};
+	struct rtable *rt;
+
+	memcpy(&fl4.daddr, vs->remote.addr, sizeof(fl4.daddr));
+	if (vs->local.family == 4)
+		memcpy(&fl4.saddr, vs->local.addr, sizeof(fl4.saddr));
+	security_sk_classify_flow(sk, flowi4_to_flowi_common(&fl4));
+	rt = ip_route_output_flow(sock_net(sk), &fl4, sk);
+	if (IS_ERR(rt))
+		return ERR_CAST(rt);
+	*local = rt->rt_type == RTN_LOCAL;
+	*unicast = rt->rt_type == RTN_UNICAST;
+	vs->local.family = 4;
+	memcpy(vs->local.addr, &fl4.saddr, sizeof(fl4.saddr));
+	return &rt->dst;
+}
+
+static struct dst_entry *route6(struct vtoe_sock *vs, bool *local, bool *unicast)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct flowi6 fl6 = {
+		.flowi6_oif = sk->sk_bound_dev_if ?: le32_to_cpu(vs->remote.scope),
+		.flowi6_mark = sk->sk_mark,
+		.flowi6_proto = IPPROTO_TCP,
+		.flowi6_uid = sk->sk_uid,
+		.fl6_dport = vs->remote.port,
+		.fl6_sport = vs->local.port,
+	};
+	struct dst_entry *dst;
+
+	memcpy(&fl6.daddr, vs->remote.addr, sizeof(fl6.daddr));
+	if (vs->local.family == 6)
+		memcpy(&fl6.saddr, vs->local.addr, sizeof(fl6.saddr));
+	if (ipv6_addr_is_multicast(&fl6.daddr))
+		return ERR_PTR(-ENETUNREACH);
+	security_sk_classify_flow(sk, flowi6_to_flowi_common(&fl6));
+	dst = ipv6_stub->ipv6_dst_lookup_flow(sock_net(sk), sk, &fl6, NULL);
+	if (IS_ERR(dst))
+		return dst;
+	*local = dst->dev->flags & IFF_LOOPBACK;
+	*unicast = !*local;
+	vs->local.family = 6;
+	memcpy(vs->local.addr, &fl6.saddr, sizeof(fl6.saddr));
+	if (ipv6_addr_type(&fl6.saddr) & IPV6_ADDR_LINKLOCAL)
+		vs->local.scope = cpu_to_le32(dst->dev->ifindex);
+	return dst;
+}
+
+/* The vnet_pv interface that a local address belongs to. RCU. */
+static struct net_device *dev_of_addr(struct net *net, const struct vtoe_addr *addr)
+{
+	struct net_device *dev = NULL;
+
+	if (addr->family == 4) {
+		__be32 ip;
+
+		memcpy(&ip, addr->addr, sizeof(ip));
+		dev = __ip_dev_find(net, ip, false);
+	} else if (IS_ENABLED(CONFIG_IPV6)) {
+		dev = ipv6_stub->ipv6_dev_find(net, (const void *)addr->addr, NULL);
+	}
+	return IS_ERR(dev) ? NULL : dev;
+}
+
+/* Fills in vs->local; the reason why not, or NONE. */
+static u32 find_way(struct vtoe_sock *vs, struct way *way)
+{
+	struct net *net = sock_net(vtoe_sock(vs));
+	bool local = false, unicast = false;
+	struct net_device *netdev;
+	u32 reason = VTOE_REASON_NO_DEVICE;
+
+	way->dev = NULL;
+	way->dst = NULL;
+	if (!vs->remote.port || vtoe_addr_any(&vs->remote))
+		return VTOE_REASON_NO_DEVICE;
+	if (vs->local.family && !vtoe_addr_any(&vs->local) &&
+	    vs->local.family != vs->remote.family)
+		return VTOE_REASON_ADDR_FAMILY;
+
+	way->dst = vs->remote.family == 4 ? route4(vs, &local, &unicast) :
+					    route6(vs, &local, &unicast);
+	if (IS_ERR(way->dst)) {
+		way->dst = NULL;
+		return VTOE_REASON_NO_DEVICE;
+	}
+	if (local || unicast) {
+		rcu_read_lock();
+		netdev = local ? dev_of_addr(net, &vs->remote) : way->dst->dev;
+		way->dev = netdev ? vtoe_dev_find(netdev, &reason) : NULL;
+		rcu_read_unlock();
+	}
+	if (local || !way->dev) {
+		dst_release(way->dst);
+		way->dst = NULL;
+	}
+	return way->dev ? VTOE_REASON_NONE : reason;
+}
+
+/* Takes a port, unless the program did, for the address that the route chose. */
+static int take_port(struct vtoe_sock *vs)
+{
+	struct sock *isk = vs->inner->sk;
+	struct sockaddr_storage ss;
+	bool no_port;
+	int len, err = 0;
+
+	if (!inet_sk(isk)->inet_num) {
+		vs->local.port = 0;
+		len = vtoe_addr_to_user(vtoe_sock(vs), &vs->local, &ss);
+		no_port = vtoe_bind_no_port(isk);
+		vtoe_set_bind_no_port(isk, false);
+		err = kernel_bind(vs->inner, (struct sockaddr *)&ss, len);
+		vtoe_set_bind_no_port(isk, no_port);
+	}
+	vs->local.port = inet_sk(isk)->inet_sport;
+	return err;
+}
+
+static u32 give_connect(struct vtoe_sock *vs)
+{
+	vs->deadline = jiffies + VTOE_CONNECT_TIMEOUT;
+	vtoe_work_in(vs, VTOE_CONNECT_TIMEOUT);
+	return vtoe_cmd_connect(vs) ? VTOE_REASON_LIMIT : VTOE_REASON_NONE;
+}
+
+/* False: it is established in the meantime. */
+static bool end_opening(struct vtoe_sock *vs)
+{
+	bool ended;
+
+	vtoe_neigh_stop(vs);
+	spin_lock_bh(&vs->lock);
+	ended = vtoe_sock(vs)->sk_state == VTOE_SOCK_SYN_SENT;
+	if (ended) {
+		vs->failed = true;
+		vtoe_set_state(vs, VTOE_SOCK_T_FAILED);
+		vtoe_cmd_close(vs->conn, true);
+	}
+	spin_unlock_bh(&vs->lock);
+	return ended;
+}
+
+/* lock_sock. NONE: SYN_SENT; else nothing has happened. */
+static u32 start(struct vtoe_sock *vs)
+{
+	struct vtoe_sid *entry;
+	struct way way;
+	u32 reason;
+	int err;
+
+	if (vs->mode == VNET_MODE_TCP)
+		return VTOE_REASON_POLICY;
+	if (vs->pinned)
+		return vs->pinned;
+	if (vs->conn) /* an earlier connection of it is still closing */
+		return VTOE_REASON_LIMIT;
+	vtoe_addr_of_inner(vs);
+	if (vtoe_addr_any(&vs->local))
+		vs->local.family = 0;
+	reason = find_way(vs, &way);
+	if (reason)
+		return reason;
+
+	reason = VTOE_REASON_LIMIT;
+	err = take_port(vs);
+	if (err)
+		goto out;
+	entry = vtoe_sid_create(vs, way.dev, GFP_KERNEL);
+	if (!entry)
+		goto out;
+	reason = VTOE_REASON_NO_BUFFERS;
+	vs->conn = entry;
+	if (!vtoe_pool_open(way.dev, vs)) {
+		vs->conn = NULL;
+		vtoe_sid_remove(entry);
+		vtoe_sid_put(entry);
+		goto out;
+	}
+	vtoe_set_addrs(vs);
+	vs->failed = false;
+	spin_lock_bh(&vs->lock);
+	vtoe_set_state(vs, VTOE_SOCK_T_CONNECT);
+	spin_unlock_bh(&vs->lock);
+
+	reason = VTOE_REASON_NONE;
+	if (!way.dst) {
+		memcpy(vs->next_hop, way.dev->netdev->dev_addr, ETH_ALEN);
+		err = 0;
+	} else {
+		err = vtoe_neigh_start(vs, way.dst, &vs->remote);
+	}
+	if (!err) {
+		reason = give_connect(vs);
+	} else if (err == -EAGAIN) {
+		vs->deadline = jiffies + VTOE_NEIGH_TIMEOUT;
+		vtoe_work_in(vs, VTOE_NEIGH_TIMEOUT + 1);
+	} else {
+		reason = VTOE_REASON_NO_NEIGH;
+	}
+	if (reason)
+		end_opening(vs);
+out:
+	dst_release(way.dst);
+	vtoe_dev_put(way.dev);
+	return reason;
+}
+
+/* By the work: TCP from here on. The waiters see the path and go on there. */
+static void give_up(struct vtoe_sock *vs, u32 reason)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct sockaddr_storage ss;
+	int len, err;
+
+	if (!end_opening(vs))
+		return;
+	if (vtoe_may_fall_back(vs)) {
+		vtoe_take_tcp(vs, reason);
+		len = vtoe_addr_to_user(sk, &vs->remote, &ss);
+		err = vs->inner->ops->connect(vs->inner, (struct sockaddr *)&ss, len,
+					      O_NONBLOCK);
+		if (err == -EINPROGRESS)
+			err = 0;
+	} else {
+		vs->reason = reason;
+		err = vtoe_reason_errno(reason);
+	}
+	if (err) {
+		WRITE_ONCE(sk->sk_err, -err);
+		sk_error_report(sk);
+	}
+	sk->sk_state_change(sk);
+}
+
+void vtoe_connect_work(struct vtoe_sock *vs)
+{
+	u32 reason = VTOE_REASON_NONE;
+	int err;
+
+	if (READ_ONCE(vs->failed)) {
+		reason = vs->fail_reason;
+	} else if (vs->neigh) {
+		err = vtoe_neigh_check(vs);
+		if (!err) {
+			vtoe_neigh_stop(vs);
+			reason = give_connect(vs);
+		} else if (err != -EAGAIN || time_after_eq(jiffies, vs->deadline)) {
+			reason = VTOE_REASON_NO_NEIGH;
+		} else {
+			vtoe_work_in(vs, vs->deadline - jiffies);
+		}
+	} else if (time_after_eq(jiffies, vs->deadline)) {
+		reason = VTOE_REASON_TIMEOUT;
+	} else {
+		vtoe_work_in(vs, vs->deadline - jiffies);
+	}
+	if (reason)
+		give_up(vs, reason);
+}
+
+void vtoe_connect_failed(struct vtoe_sock *vs, u32 reason)
+{
+	spin_lock_bh(&vs->lock);
+	if (vtoe_sock(vs)->sk_state == VTOE_SOCK_SYN_SENT && !vs->failed) {
+		vs->fail_reason = reason ?: VTOE_REASON_PROTOCOL;
+		WRITE_ONCE(vs->failed, true);
+		vtoe_work_in(vs, 0);
+	}
+	spin_unlock_bh(&vs->lock);
+}
+
+void vtoe_connect_established(struct vtoe_sock *vs, const struct vtoe_event *ev)
+{
+	struct sock *sk = vtoe_sock(vs);
+	bool ok = false, kick = false;
+	u32 class;
+
+	spin_lock_bh(&vs->lock);
+	if (sk->sk_state == VTOE_SOCK_SYN_SENT && !vs->failed) {
+		for (class = 0; class < VNET_RWQ_CLASSES; class++)
+			vs->tx.buf_size[class] = min_t(u32, VTOE_MSG_LEN_MAX,
+				le32_to_cpu(ev->u.established.rwq_buf_size[class]));
+		ok = vs->tx.buf_size[VNET_RWQ_SMALL] &&
+		     vtoe_tx_update(&vs->tx, &ev->u.established.credit, vs->snd_nxt);
+	}
+	if (ok) {
+		vs->cid = le32_to_cpu(ev->cid);
+		vs->fabric = le16_to_cpu(ev->u.established.fabric);
+		WRITE_ONCE(vs->path, VNET_PATH_VTOE);
+		vtoe_set_state(vs, VTOE_SOCK_T_ESTABLISHED);
+		vtoe_rx_check_fin(vs);
+		vtoe_work_cancel(vs);
+		kick = vtoe_xmit(vs);
+	}
+	spin_unlock_bh(&vs->lock);
+	if (!ok) {
+		vtoe_connect_failed(vs, VTOE_REASON_PROTOCOL);
+		return;
+	}
+	if (kick)
+		vtoe_kick_swq(vs->conn->dev);
+	vtoe_count(sk, VTOE_STAT_ACTIVE);
+	sk->sk_state_change(sk);
+	sk_wake_async(sk, SOCK_WAKE_IO, POLL_OUT);
+}
+
+int vtoe_bind(struct socket *sock, struct sockaddr *uaddr, int len)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int err;
+
+	lock_sock(sk);
+	if (!vs->inner || (vs->conn && !vtoe_is_tcp(vs))) {
+		err = -EINVAL;
+	} else {
+		vtoe_sync_options(vs);
+		err = vs->inner->ops->bind(vs->inner, uaddr, len);
+		if (!err) {
+			vtoe_addr_of_inner(vs);
+			vtoe_set_addrs(vs);
+		}
+	}
+	release_sock(sk);
+	return err;
+}
+
+static int inner_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags)
+{
+	struct vtoe_sock *vs = vtoe_sk(sock->sk);
+	int err;
+
+	vtoe_inner_sync_err(vs, 0);
+	err = vs->inner->ops->connect(vs->inner, uaddr, len, flags);
+	vtoe_inner_sync_err(vs, err);
+	sock->state = vs->inner->state;
+	return err;
+}
+
+/* Until it is no longer SYN_SENT; 0 or a signal's or the time limit's errno. */
+static int wait_connected(struct sock *sk, long timeo)
+{
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	int err = 0;
+
+	if (!timeo)
+		return -EINPROGRESS;
+	add_wait_queue(sk_sleep(sk), &wait);
+	while (sk->sk_state == VTOE_SOCK_SYN_SENT) {
+		release_sock(sk);
+		timeo = wait_woken(&wait, TASK_INTERRUPTIBLE, timeo);
+		lock_sock(sk);
+		if (sk->sk_state != VTOE_SOCK_SYN_SENT)
+			break;
+		if (signal_pending(current))
+			err = sock_intr_errno(timeo);
+		else if (!timeo)
+			err = -EINPROGRESS;
+		if (err)
+			break;
+	}
+	remove_wait_queue(sk_sleep(sk), &wait);
+	return err;
+}
+
+/* lock_sock; path is not TCP */
+static int connect_locked(struct socket *sock, struct sockaddr *uaddr, int len, int flags,
+			  bool *use_inner)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	bool first = false;
+	u32 reason;
+	int err;
+
+	switch (sock->state) {
+	case SS_UNCONNECTED:
+		if (sk->sk_state != VTOE_SOCK_CLOSE || !vs->inner)
+			return -EISCONN;
+		/* What is wrong with the address, TCP says. */
+		if (vtoe_addr_from_user(sk, uaddr, len, &vs->remote)) {
+			*use_inner = true;
+			return 0;
+		}
+		first = true;
+		vtoe_sync_options(vs);
+		reason = start(vs);
+		if (reason && vtoe_may_fall_back(vs)) {
+			vtoe_take_tcp(vs, reason);
+			*use_inner = true;
+			return 0;
+		}
+		if (reason) {
+			vs->reason = reason;
+			return vtoe_reason_errno(reason);
+		}
+		sock->state = SS_CONNECTING;
+		break;
+	case SS_CONNECTING:
+		break;
+	case SS_CONNECTED:
+		return -EISCONN;
+	default:
+		return -EINVAL;
+	}
+
+	err = wait_connected(sk, sock_sndtimeo(sk, flags & O_NONBLOCK));
+	*use_inner = vtoe_is_tcp(vs);
+	if (*use_inner)
+		return 0;
+	if (err)
+		return err == -EINPROGRESS && !first ? -EALREADY : err;
+	if (sk->sk_state == VTOE_SOCK_CLOSE) {
+		sock->state = SS_UNCONNECTED;
+		return sock_error(sk) ?: -ECONNABORTED;
+	}
+	sock->state = SS_CONNECTED;
+	return 0;
+}
+
+int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	bool use_inner;
+	int err = 0;
+
+	if (len < (int)sizeof(uaddr->sa_family))
+		return -EINVAL;
+	lock_sock(sk);
+	use_inner = vtoe_is_tcp(vs);
+	if (!use_inner && uaddr->sa_family == AF_UNSPEC) {
+		if (vs->conn) {
+			vtoe_disconnect(vs);
+			sock->state = SS_UNCONNECTED;
+		} else {
+			use_inner = vs->inner;
+		}
+	} else if (!use_inner) {
+		err = connect_locked(sock, uaddr, len, flags, &use_inner);
+	}
+	release_sock(sk);
+	if (use_inner)
+		return inner_connect(sock, uaddr, len, flags);
+	return err;
+}

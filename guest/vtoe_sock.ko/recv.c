@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Receiving. A message lies in the device's buffer it came in, on the socket's
+ * queue sorted by stream offset (messages of two classes may overtake each
+ * other), until the program has read it; then the buffer goes back into the
+ * ring and the peer may use it again.
+ *
+ *   consumed <= rcv_nxt: what can be read. Behind rcv_nxt there may be a hole.
+ *   rcv_final: where the peer's FIN says the stream ends.
+ */
+#include "vtoe.h"
+
+#include <linux/sched/signal.h>
+#include <linux/tcp.h>
+#include <net/busy_poll.h>
+#include <net/inet_common.h>
+
+/* vs->lock. The queue's end is far more often right than wrong. */
+static bool rx_insert(struct vtoe_sock *vs, struct vtoe_rxbuf *buf)
+{
+	u64 end = buf->offset + buf->len;
+	struct vtoe_rxbuf *prev;
+
+	if (buf->offset < vs->rcv_nxt || end > vs->rcv_final)
+		return false;
+	list_for_each_entry_reverse(prev, &vs->rx_queue, node)
+		if (prev->offset <= buf->offset)
+			break;
+	if (!list_entry_is_head(prev, &vs->rx_queue, node) &&
+	    prev->offset + prev->len > buf->offset)
+		return false;
+	list_add(&buf->node, &prev->node);
+	if (!list_is_last(&buf->node, &vs->rx_queue) &&
+	    end > list_next_entry(buf, node)->offset) {
+		list_del(&buf->node);
+		return false;
+	}
+	while (buf->offset == vs->rcv_nxt) {
+		WRITE_ONCE(vs->rcv_nxt, vs->rcv_nxt + buf->len);
+		if (list_is_last(&buf->node, &vs->rx_queue))
+			break;
+		buf = list_next_entry(buf, node);
+	}
+	return true;
+}
+
+/* The FIN takes effect when everything before it is here. vs->lock; true: now. */
+bool vtoe_rx_check_fin(struct vtoe_sock *vs)
+{
+	struct sock *sk = vtoe_sock(vs);
+
+	if (vs->rcv_nxt != vs->rcv_final || sk->sk_shutdown & RCV_SHUTDOWN ||
+	    !((1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2)))
+		return false;
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
+	sock_set_flag(sk, SOCK_DONE);
+	vtoe_set_state(vs, VTOE_SOCK_T_FIN);
+	return true;
+}
+
+static void wake_fin(struct sock *sk)
+{
+	sk->sk_state_change(sk);
+	if (sk->sk_shutdown == SHUTDOWN_MASK || sk->sk_state == VTOE_SOCK_CLOSE)
+		sk_wake_async(sk, SOCK_WAKE_WAITD, POLL_HUP);
+	else
+		sk_wake_async(sk, SOCK_WAKE_WAITD, POLL_IN);
+}
+
+/* DISCONNECTED with FIN. */
+void vtoe_rx_fin(struct vtoe_sock *vs, u64 final)
+{
+	bool now = false, bad;
+
+	spin_lock_bh(&vs->lock);
+	bad = vs->rcv_final != U64_MAX || final < vs->rcv_nxt;
+	if (!bad) {
+		vs->rcv_final = final;
+		/* A FIN in SYN_SENT or SYN_RECV waits for the state to get on. */
+		now = vtoe_rx_check_fin(vs);
+		vtoe_close_check(vs);
+	}
+	spin_unlock_bh(&vs->lock);
+	if (bad)
+		vtoe_reset(vs, VTOE_REASON_PROTOCOL);
+	else if (now)
+		wake_fin(vtoe_sock(vs));
+}
+
+void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev)
+{
+	bool kick = false, ok;
+
+	spin_lock_bh(&vs->lock);
+	ok = vtoe_tx_credit(vs, &ev->u.credit.credit, &kick);
+	if (le16_to_cpu(ev->flags) & VTOE_EV_F_WANT_CREDIT) {
+		struct vtoe_dev *dev = vs->conn->dev;
+		bool due;
+
+		vs->rx.want = true;
+		spin_lock_bh(&dev->pool_lock);
+		due = vtoe_rx_due(&dev->pool, &vs->rx, vs->rcv_nxt == vs->rx.consumed);
+		spin_unlock_bh(&dev->pool_lock);
+		if (due)
+			kick |= vtoe_send_credit(vs, 0);
+	}
+	vtoe_close_check(vs);
+	spin_unlock_bh(&vs->lock);
+	if (!ok) {
+		vtoe_reset(vs, VTOE_REASON_PROTOCOL);
+		return;
+	}
+	if (kick)
+		vtoe_kick_swq(vs->conn->dev);
+	vtoe_sock(vs)->sk_write_space(vtoe_sock(vs));
+}
+
+/*
+ * A message (softirq); len: what the ring says was written. The header is the
+ * host's: it may be wrong, but it cannot make us read outside the buffer.
+ */
+void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
+{
+	const struct vtoe_msg_hdr *hdr = &buf->hdr;
+	bool ok = false, fin = false, kick = false, stray = false;
+	struct vtoe_credit credit = hdr->credit;
+	struct vtoe_sid *entry;
+	struct vtoe_sock *vs;
+	LIST_HEAD(back);
+	struct sock *sk;
+
+	buf->len = le32_to_cpu(hdr->len);
+	buf->offset = le64_to_cpu(hdr->offset);
+	entry = vtoe_sid_find(dev, le32_to_cpu(hdr->id));
+	vs = entry && !entry->listener ? entry->vs : NULL;
+	list_add(&buf->node, &back);
+	if (!vs) {
+		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_RX_STRAY, 1);
+		vtoe_rx_repost(dev, NULL, &back);
+		goto out;
+	}
+
+	sk = vtoe_sock(vs);
+	spin_lock_bh(&vs->lock);
+	spin_lock(&dev->pool_lock);
+	if (buf->len && len == sizeof(*hdr) + buf->len && hdr->type == VTOE_MSG_DATA)
+		ok = vtoe_rx_got(&dev->pool, &vs->rx, buf->class, buf->offset + buf->len);
+	spin_unlock(&dev->pool_lock);
+	if (!ok) {
+		/* It had no grant: the buffer goes back as nobody's. */
+		spin_unlock_bh(&vs->lock);
+		vtoe_rx_repost(dev, NULL, &back);
+		vtoe_count(sk, VTOE_STAT_RX_MALFORMED);
+		vtoe_reset(vs, VTOE_REASON_CREDIT);
+		goto out;
+	}
+	vs->rx.want = hdr->flags & VTOE_MSG_F_WANT_CREDIT;
+	if (sock_flag(sk, SOCK_DEAD) && sk->sk_state != VTOE_SOCK_CLOSE) {
+		stray = true; /* closed by the program: nobody will read it */
+	} else if (entry->closing || sk->sk_state == VTOE_SOCK_CLOSE) {
+		/* late */
+	} else {
+		list_del(&buf->node);
+		ok = rx_insert(vs, buf);
+		if (!ok)
+			list_add(&buf->node, &back);
+		fin = vtoe_rx_check_fin(vs);
+		ok = ok && vtoe_tx_credit(vs, &credit, &kick);
+		vtoe_close_check(vs);
+	}
+	vtoe_count(sk, VTOE_STAT_RX_MSGS);
+	vtoe_stat_add(sock_net(sk), VTOE_STAT_RX_BYTES, len - sizeof(*hdr));
+	if (!list_empty(&back))
+		vtoe_rx_repost(dev, vs, &back);
+	spin_unlock_bh(&vs->lock);
+	if (!ok || stray) {
+		vtoe_reset(vs, ok ? VTOE_REASON_RESET : VTOE_REASON_PROTOCOL);
+		goto out;
+	}
+	if (kick)
+		vtoe_kick_swq(dev);
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	if (READ_ONCE(sk->sk_napi_id) != dev->napi.napi_id)
+		WRITE_ONCE(sk->sk_napi_id, dev->napi.napi_id);
+#endif
+	if (fin)
+		wake_fin(sk);
+	else if (vtoe_readable(vs) >= sock_rcvlowat(sk, 0, INT_MAX))
+		sk->sk_data_ready(sk);
+	sk->sk_write_space(sk);
+out:
+	if (entry) {
+		sock_put(vtoe_sock(entry->vs));
+		vtoe_sid_put(entry);
+	}
+}
+
+/* vs->lock, or nobody else has it */
+void vtoe_rx_purge(struct vtoe_sock *vs)
+{
+	LIST_HEAD(bufs);
+
+	list_splice_init(&vs->rx_queue, &bufs);
+	if (!list_empty(&bufs))
+		vtoe_rx_repost(vs->conn->dev, vs, &bufs);
+}
+
+static int copy_out(const struct vtoe_rxbuf *buf, u32 skip, struct msghdr *msg, u32 n)
+{
+	u32 size = PAGE_SIZE << buf->order;
+
+	while (n) {
+		u32 in_page = skip % size, part = min(n, size - in_page);
+
+		if (copy_page_to_iter(buf->page[skip / size], in_page, part,
+				      &msg->msg_iter) != part)
+			return -EFAULT;
+		skip += part;
+		n -= part;
+	}
+	return 0;
+}
+
+/* The buffer that holds the byte at pos. lock_sock keeps it there. */
+static struct vtoe_rxbuf *find_buf(struct vtoe_sock *vs, u64 pos)
+{
+	struct vtoe_rxbuf *buf, *found = NULL;
+
+	spin_lock_bh(&vs->lock);
+	list_for_each_entry(buf, &vs->rx_queue, node) {
+		if (buf->offset > pos)
+			break;
+		if (pos < buf->offset + buf->len) {
+			found = buf;
+			break;
+		}
+	}
+	spin_unlock_bh(&vs->lock);
+	return found;
+}
+
+static void consume(struct vtoe_sock *vs, u64 upto, struct list_head *back)
+{
+	struct vtoe_rxbuf *buf, *next;
+
+	spin_lock_bh(&vs->lock);
+	WRITE_ONCE(vs->rx.consumed, upto);
+	list_for_each_entry_safe(buf, next, &vs->rx_queue, node) {
+		if (buf->offset + buf->len > upto)
+			break;
+		list_move_tail(&buf->node, back);
+	}
+	spin_unlock_bh(&vs->lock);
+}
+
+/* Gives back what was read and tells the peer if it is time. */
+static void settle(struct vtoe_sock *vs, struct list_head *back)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct vtoe_dev *dev = vs->conn->dev;
+	bool due, kick = false, idle, later;
+
+	if (!list_empty(back)) {
+		spin_lock_bh(&vs->lock);
+		vtoe_rx_repost(dev, vs, back);
+		spin_unlock_bh(&vs->lock);
+	}
+	spin_lock_bh(&vs->lock);
+	idle = vs->rx.consumed == vs->rcv_nxt;
+	vs->rx.window = max_t(u32, READ_ONCE(sk->sk_rcvbuf), 4096);
+	spin_lock(&dev->pool_lock);
+	due = vtoe_rx_due(&dev->pool, &vs->rx, idle);
+	spin_unlock(&dev->pool_lock);
+	/* A peer that has shut down waits for our last acknowledgement. */
+	due |= vs->rcv_final == vs->rx.consumed && vs->rx.acked != vs->rx.consumed;
+	if (due)
+		kick = vtoe_send_credit(vs, 0);
+	later = vs->rx.acked != vs->rx.consumed;
+	vtoe_close_check(vs);
+	spin_unlock_bh(&vs->lock);
+	if (kick)
+		vtoe_kick_swq(dev);
+	if (later && !delayed_work_pending(&vs->work))
+		vtoe_work_in(vs, VTOE_ACK_DELAY);
+}
+
+static int wait_data(struct sock *sk, long *timeo, u64 pos)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	int rc;
+
+	add_wait_queue(sk_sleep(sk), &wait);
+	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
+	rc = sk_wait_event(sk, timeo, READ_ONCE(vs->rcv_nxt) > pos ||
+			   READ_ONCE(sk->sk_err) || vtoe_is_tcp(vs) ||
+			   READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN, &wait);
+	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
+	remove_wait_queue(sk_sleep(sk), &wait);
+	return min(rc, 0);
+}
+
+/* Nothing more to read now: 0 to wait, 1 for the end, or an errno. */
+static int why_stop(struct sock *sk, bool copied, long timeo)
+{
+	if (sk->sk_err)
+		return copied ? 1 : sock_error(sk);
+	if (sk->sk_shutdown & RCV_SHUTDOWN || sock_flag(sk, SOCK_DONE))
+		return 1;
+	if (sk->sk_state == VTOE_SOCK_CLOSE)
+		return copied ? 1 : -ENOTCONN;
+	if (!timeo)
+		return copied ? 1 : -EAGAIN;
+	if (signal_pending(current))
+		return copied ? 1 : sock_intr_errno(timeo);
+	return 0;
+}
+
+static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flags)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	long timeo = sock_rcvtimeo(sk, flags & MSG_DONTWAIT);
+	int target = sock_rcvlowat(sk, flags & MSG_WAITALL, len);
+	int copied = 0, err = 0;
+	struct vtoe_rxbuf *buf;
+	LIST_HEAD(back);
+	u64 pos = vs->rx.consumed;
+
+	while (len) {
+		if (READ_ONCE(vs->rcv_nxt) > pos) {
+			u32 skip, n;
+
+			buf = find_buf(vs, pos);
+			if (WARN_ON_ONCE(!buf)) {
+				err = -EIO;
+				break;
+			}
+			skip = pos - buf->offset;
+			n = min_t(size_t, len, buf->len - skip);
+			if (!(flags & MSG_TRUNC)) {
+				err = copy_out(buf, skip, msg, n);
+				if (err)
+					break;
+			}
+			pos += n;
+			copied += n;
+			len -= n;
+			if (!(flags & MSG_PEEK))
+				consume(vs, pos, &back);
+			continue;
+		}
+		if (copied >= target)
+			break;
+		err = why_stop(sk, copied, timeo);
+		if (err)
+			break;
+		if (vs->conn)
+			settle(vs, &back);
+		err = wait_data(sk, &timeo, pos);
+		if (err || vtoe_is_tcp(vs))
+			break;
+		/* Somebody else may have read on. */
+		if (!(flags & MSG_PEEK) || pos - copied != vs->rx.consumed)
+			pos = vs->rx.consumed;
+	}
+	if (vs->conn && (copied || !list_empty(&back)) && !(flags & MSG_PEEK))
+		settle(vs, &back);
+	return copied ?: min(err, 0);
+}
+
+int vtoe_recvmsg(struct socket *sock, struct msghdr *msg, size_t len, int flags)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int ret;
+
+	if (vtoe_is_tcp(vs))
+		return vtoe_inner_recvmsg(vs, msg, len, flags);
+	if (unlikely(flags & MSG_ERRQUEUE))
+		return inet_recv_error(sk, msg, len, &msg->msg_namelen);
+	if (sk_can_busy_loop(sk) && !vtoe_readable(vs) && sk->sk_state == VTOE_SOCK_ESTABLISHED)
+		sk_busy_loop(sk, flags & MSG_DONTWAIT);
+
+	lock_sock(sk);
+	if (sk->sk_state == VTOE_SOCK_LISTEN)
+		ret = -ENOTCONN;
+	else if (flags & MSG_OOB)
+		ret = -EINVAL;
+	else
+		ret = recv_locked(sk, msg, len, flags);
+	release_sock(sk);
+	/* A reader that waited through a fallback reads on there. */
+	if (ret <= 0 && vtoe_is_tcp(vs))
+		return vtoe_inner_recvmsg(vs, msg, len, flags);
+	return ret;
+}

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Sending. sendmsg() copies into page fragments; these make chunks, and a chunk
+ * becomes one message. The queue runs from the first byte that the peer's
+ * program has not read (una) over the first that is not posted (snd_nxt, in
+ * chunk tx_next) to the end. A chunk leaves it when it is acknowledged; it is
+ * freed when the SWQ has given it back, too.
+ *
+ * A chunk is posted at once if the peer's credit allows. If not, or if the
+ * program said that more follows (MSG_MORE, TCP_CORK), the last chunk stays
+ * open and what is written next goes into it. Credit that comes in softirq
+ * posts from there (vtoe_tx_credit).
+ */
+#include "vtoe.h"
+
+#include <linux/sched/signal.h>
+
+void vtoe_chunk_put(struct vtoe_chunk *chunk)
+{
+	u16 i;
+
+	if (!refcount_dec_and_test(&chunk->refs))
+		return;
+	for (i = 0; i < chunk->nr_frags; i++)
+		put_page(chunk->frag[i].bv_page);
+	kmem_cache_free(vtoe_chunk_cache, chunk);
+}
+
+static struct vtoe_chunk *chunk_alloc(gfp_t gfp)
+{
+	struct vtoe_chunk *chunk = kmem_cache_alloc(vtoe_chunk_cache, gfp);
+
+	if (!chunk)
+		return NULL;
+	refcount_set(&chunk->refs, 1);
+	chunk->vs = NULL;
+	chunk->offset = 0;
+	chunk->len = 0;
+	chunk->truesize = 0;
+	chunk->nr_frags = 0;
+	return chunk;
+}
+
+static void charge(struct sock *sk, struct vtoe_chunk *chunk, u32 bytes)
+{
+	sk_mem_charge(sk, bytes);
+	sk_wmem_queued_add(sk, bytes);
+	chunk->truesize += bytes;
+}
+
+/* Takes a chunk out of the queue. */
+static void chunk_done(struct vtoe_sock *vs, struct vtoe_chunk *chunk)
+{
+	struct sock *sk = vtoe_sock(vs);
+
+	list_del(&chunk->node);
+	sk_wmem_queued_add(sk, -(int)chunk->truesize);
+	sk_mem_uncharge(sk, chunk->truesize);
+	vtoe_chunk_put(chunk);
+}
+
+/* vs->lock */
+void vtoe_tx_purge(struct vtoe_sock *vs)
+{
+	struct vtoe_chunk *chunk, *next;
+
+	list_for_each_entry_safe(chunk, next, &vs->tx_queue, node)
+		chunk_done(vs, chunk);
+	vs->tx_next = NULL;
+}
+
+static u32 max_chunk(const struct vtoe_sock *vs)
+{
+	return max(vs->tx.buf_size[VNET_RWQ_LARGE], vs->tx.buf_size[VNET_RWQ_SMALL]);
+}
+
+static bool is_last(const struct vtoe_sock *vs, const struct vtoe_chunk *chunk)
+{
+	return list_is_last(&chunk->node, &vs->tx_queue);
+}
+
+/* The chunk that may grow, if there is one. */
+static struct vtoe_chunk *open_chunk(const struct vtoe_sock *vs)
+{
+	struct vtoe_chunk *chunk;
+
+	if (!vs->tx_next)
+		return NULL;
+	chunk = list_last_entry(&vs->tx_queue, struct vtoe_chunk, node);
+	return chunk->len < max_chunk(vs) && chunk->nr_frags < VTOE_CHUNK_FRAGS ? chunk :
+										  NULL;
+}
+
+/*
+ * The first len bytes of a chunk as a chunk of their own, in front of it. The
+ * pages are shared; the bytes are charged where they are.
+ */
+static struct vtoe_chunk *split(struct vtoe_sock *vs, struct vtoe_chunk *chunk, u32 len)
+{
+	struct vtoe_chunk *head = chunk_alloc(GFP_ATOMIC);
+	u32 left = len, overhead;
+	u16 done = 0;
+
+	if (!head)
+		return NULL;
+	head->offset = chunk->offset;
+	head->len = len;
+	while (left) {
+		struct bio_vec *from = &chunk->frag[done], *to;
+
+		to = &head->frag[head->nr_frags++];
+		*to = *from;
+		if (from->bv_len > left) {
+			get_page(from->bv_page);
+			to->bv_len = left;
+			from->bv_offset += left;
+			from->bv_len -= left;
+		} else {
+			done++; /* the page reference moves along */
+		}
+		left -= to->bv_len;
+	}
+	chunk->nr_frags -= done;
+	memmove(chunk->frag, chunk->frag + done, chunk->nr_frags * sizeof(chunk->frag[0]));
+	chunk->offset += len;
+	chunk->len -= len;
+	overhead = min(chunk->truesize, len);
+	head->truesize = overhead;
+	chunk->truesize -= overhead;
+	list_add_tail(&head->node, &chunk->node);
+	return head;
+}
+
+static void fill_hdr(struct vtoe_sock *vs, struct vtoe_chunk *chunk, u8 type, u8 flags)
+{
+	struct vtoe_dev *dev = vs->conn->dev;
+	struct vtoe_msg_hdr *hdr = &chunk->hdr;
+
+	memset(hdr, 0, sizeof(*hdr));
+	hdr->type = type;
+	hdr->flags = flags;
+	hdr->len = cpu_to_le32(chunk->len);
+	hdr->id = cpu_to_le32(vs->conn->sid);
+	hdr->offset = cpu_to_le64(chunk->offset);
+	spin_lock_bh(&dev->pool_lock);
+	vtoe_rx_grant(&dev->pool, &vs->rx, &hdr->credit);
+	spin_unlock_bh(&dev->pool_lock);
+}
+
+static bool can_send(const struct vtoe_sock *vs)
+{
+	const struct vtoe_sid *conn = vs->conn;
+
+	return conn && !conn->closing && vtoe_epoch_ok(conn) &&
+	       !((1 << vs->inet.sk.sk_state) & (TCPF_SYN_SENT | TCPF_SYN_RECV));
+}
+
+/* A message that carries credit and acknowledgement alone. */
+bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags)
+{
+	struct vtoe_chunk *chunk;
+	bool kick;
+
+	if (!can_send(vs))
+		return false;
+	chunk = chunk_alloc(GFP_ATOMIC);
+	if (!chunk) {
+		vtoe_work_in(vs, VTOE_ACK_DELAY);
+		return false;
+	}
+	chunk->offset = vs->snd_nxt;
+	fill_hdr(vs, chunk, VTOE_MSG_CREDIT, flags);
+	kick = !vtoe_swq_post(vs, chunk);
+	if (kick) {
+		vs->want_told = flags & VTOE_MSG_F_WANT_CREDIT;
+		vtoe_count(vtoe_sock(vs), VTOE_STAT_TX_CREDITS);
+	} else {
+		/* What was granted stays granted: the next message tells. */
+		vs->rx.acked = min(vs->rx.acked, vs->rx.consumed - !!vs->rx.consumed);
+		vtoe_swq_wait(vs);
+	}
+	vtoe_chunk_put(chunk);
+	return kick;
+}
+
+/* Posts what may be posted. vs->lock; true: kick the SWQ. */
+bool vtoe_xmit(struct vtoe_sock *vs)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct vtoe_chunk *chunk, *head;
+	bool kick = false, want;
+	u32 class, n, dummy;
+
+	while (can_send(vs) && vs->tx_next) {
+		chunk = vs->tx_next;
+		if (vs->tx_hold && is_last(vs, chunk) && chunk->len < max_chunk(vs))
+			break;
+		n = vtoe_tx_may_send(&vs->tx, vs->snd_nxt, chunk->len, &class);
+		if (!n) {
+			vtoe_count(sk, VTOE_STAT_TX_BLOCKED);
+			if (!vs->want_told)
+				kick |= vtoe_send_credit(vs, VTOE_MSG_F_WANT_CREDIT);
+			break;
+		}
+		head = chunk;
+		if (n < chunk->len) {
+			head = split(vs, chunk, n);
+			if (!head) {
+				vtoe_work_in(vs, VTOE_ACK_DELAY);
+				break;
+			}
+			vs->tx_next = head;
+		}
+
+		vs->tx.sent[class]++;
+		want = vs->snd_nxt + n < vs->snd_end &&
+		       !vtoe_tx_may_send(&vs->tx, vs->snd_nxt + n, vs->snd_end - vs->snd_nxt - n,
+					 &dummy);
+		want |= sk->sk_wmem_queued > sk->sk_sndbuf / 2;
+		fill_hdr(vs, head, VTOE_MSG_DATA, want ? VTOE_MSG_F_WANT_CREDIT : 0);
+		if (vtoe_swq_post(vs, head)) {
+			vs->tx.sent[class]--;
+			vtoe_count(sk, VTOE_STAT_TX_RING_FULL);
+			vtoe_swq_wait(vs);
+			break;
+		}
+		kick = true;
+		vs->want_told = want;
+		WRITE_ONCE(vs->snd_nxt, vs->snd_nxt + n);
+		vs->tx_next = is_last(vs, head) ? NULL : list_next_entry(head, node);
+		vtoe_count(sk, VTOE_STAT_TX_MSGS);
+		vtoe_stat_add(sock_net(sk), VTOE_STAT_TX_BYTES, n);
+	}
+	return kick;
+}
+
+/* The peer's credit and acknowledgement. False: it broke the protocol. vs->lock */
+bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool *kick)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct vtoe_chunk *chunk, *next;
+	u64 una = vs->tx.una;
+
+	if (!vtoe_tx_update(&vs->tx, credit, vs->snd_nxt))
+		return false;
+	if (vs->tx.una != una) {
+		list_for_each_entry_safe(chunk, next, &vs->tx_queue, node) {
+			if (chunk->offset + chunk->len > vs->tx.una)
+				break;
+			chunk_done(vs, chunk);
+		}
+		vs->deadline = jiffies + VTOE_ORPHAN_TIMEOUT;
+		if (vs->tx.una == vs->snd_end && (sk->sk_shutdown & SEND_SHUTDOWN) &&
+		    (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK))
+			vtoe_set_state(vs, VTOE_SOCK_T_ACKED);
+	}
+	if (vs->tx_next)
+		*kick |= vtoe_xmit(vs);
+	return true;
+}
+
+/* Sends what was held back. */
+void vtoe_push(struct vtoe_sock *vs)
+{
+	bool kick;
+
+	spin_lock_bh(&vs->lock);
+	vs->tx_hold = false;
+	kick = vtoe_xmit(vs);
+	spin_unlock_bh(&vs->lock);
+	if (kick)
+		vtoe_kick_swq(vs->conn->dev);
+}
+
+/* n bytes at page + offset are in the stream. -EAGAIN: no memory now. */
+static int tx_add(struct vtoe_sock *vs, struct page *page, u32 offset, u32 n, bool *full)
+{
+	struct sock *sk = vtoe_sock(vs);
+	struct vtoe_chunk *chunk, *fresh = NULL;
+	struct bio_vec *last;
+
+	spin_lock_bh(&vs->lock);
+	chunk = open_chunk(vs);
+	if (!chunk || chunk->len + n > max_chunk(vs)) {
+		spin_unlock_bh(&vs->lock);
+		fresh = chunk_alloc(sk->sk_allocation);
+		if (!fresh)
+			return -EAGAIN;
+		spin_lock_bh(&vs->lock);
+		chunk = NULL;
+	}
+	if (sk->sk_err || sk->sk_shutdown & SEND_SHUTDOWN ||
+	    !sk_wmem_schedule(sk, n + sizeof(*chunk))) {
+		spin_unlock_bh(&vs->lock);
+		if (fresh)
+			vtoe_chunk_put(fresh);
+		return -EAGAIN;
+	}
+	if (!chunk) {
+		chunk = fresh;
+		chunk->offset = vs->snd_end;
+		charge(sk, chunk, sizeof(*chunk));
+		list_add_tail(&chunk->node, &vs->tx_queue);
+		if (!vs->tx_next)
+			vs->tx_next = chunk;
+	}
+	last = chunk->nr_frags ? &chunk->frag[chunk->nr_frags - 1] : NULL;
+	if (last && last->bv_page == page && last->bv_offset + last->bv_len == offset) {
+		last->bv_len += n;
+	} else {
+		get_page(page);
+		last = &chunk->frag[chunk->nr_frags++];
+		last->bv_page = page;
+		last->bv_offset = offset;
+		last->bv_len = n;
+	}
+	chunk->len += n;
+	charge(sk, chunk, n);
+	WRITE_ONCE(vs->snd_end, vs->snd_end + n);
+	*full = chunk->len >= max_chunk(vs);
+	spin_unlock_bh(&vs->lock);
+	return 0;
+}
+
+static u32 room(struct vtoe_sock *vs)
+{
+	struct vtoe_chunk *chunk;
+	u32 n;
+
+	spin_lock_bh(&vs->lock);
+	chunk = open_chunk(vs);
+	n = max_chunk(vs) - (chunk ? chunk->len : 0);
+	spin_unlock_bh(&vs->lock);
+	return n;
+}
+
+static void flush(struct vtoe_sock *vs, bool hold)
+{
+	bool kick;
+
+	spin_lock_bh(&vs->lock);
+	vs->tx_hold = hold;
+	kick = vtoe_xmit(vs);
+	spin_unlock_bh(&vs->lock);
+	if (kick)
+		vtoe_kick_swq(vs->conn->dev);
+	if (hold && READ_ONCE(vs->tx_next) && !delayed_work_pending(&vs->work))
+		vtoe_work_in(vs, VTOE_CORK_DELAY);
+}
+
+/* One piece of the message. lock_sock */
+static int send_piece(struct sock *sk, struct msghdr *msg)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	struct page_frag *frag = sk_page_frag(sk);
+	bool full = false;
+	size_t n;
+	int err;
+
+	if (!sk_stream_memory_free(sk) || !sk_page_frag_refill(sk, frag))
+		return -EAGAIN;
+	n = min3(msg_data_left(msg), (size_t)(frag->size - frag->offset), (size_t)room(vs));
+	if (copy_page_from_iter(frag->page, frag->offset, n, &msg->msg_iter) != n)
+		return -EFAULT;
+	err = tx_add(vs, frag->page, frag->offset, n, &full);
+	if (err) {
+		iov_iter_revert(&msg->msg_iter, n);
+		return err;
+	}
+	frag->offset += n;
+	if (full)
+		flush(vs, vs->tx_hold);
+	return n;
+}
+
+int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int flags = msg->msg_flags, err = 0, n;
+	int copied = 0;
+	long timeo;
+
+	if (vtoe_is_tcp(vs))
+		return vtoe_inner_sendmsg(vs, msg, len);
+
+	lock_sock(sk);
+	timeo = sock_sndtimeo(sk, flags & MSG_DONTWAIT);
+	if (sk->sk_state == VTOE_SOCK_CLOSE && !vs->conn && flags & MSG_FASTOPEN &&
+	    vtoe_may_fall_back(vs)) {
+		vtoe_take_tcp(vs, VTOE_REASON_OPTION);
+		goto inner;
+	}
+	if (sk->sk_state == VTOE_SOCK_SYN_SENT) {
+		err = sk_stream_wait_connect(sk, &timeo);
+		if (vtoe_is_tcp(vs))
+			goto inner;
+		if (err)
+			goto out_err;
+	}
+	if (flags & MSG_OOB) {
+		err = -EOPNOTSUPP;
+		goto out_err;
+	}
+	sk_clear_bit(SOCKWQ_ASYNC_NOSPACE, sk);
+	if (!vs->conn || sk->sk_err || sk->sk_shutdown & SEND_SHUTDOWN) {
+		err = -EPIPE;
+		goto out_err;
+	}
+	while (msg_data_left(msg)) {
+		if (sk->sk_err || READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) {
+			err = -EPIPE;
+			break;
+		}
+		n = send_piece(sk, msg);
+		if (n == -EAGAIN) {
+			flush(vs, false);
+			err = sk_stream_wait_memory(sk, &timeo);
+			if (err)
+				break;
+			continue;
+		}
+		if (n < 0) {
+			err = n;
+			break;
+		}
+		copied += n;
+	}
+	flush(vs, flags & MSG_MORE || vs->cork);
+	if (copied)
+		err = 0;
+out_err:
+	if (err) {
+		err = sk_stream_error(sk, flags, err);
+		if (err == -EAGAIN)
+			sk->sk_write_space(sk);
+	}
+	release_sock(sk);
+	return copied ?: err;
+
+inner:
+	release_sock(sk);
+	return vtoe_inner_sendmsg(vs, msg, len);
+}

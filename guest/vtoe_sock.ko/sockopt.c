@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Options. SOL_SOCKET is set on our socket and on the inner one (that is what
+ * SOCK_CUSTOM_SOCKOPT is for) and read by the core from ours. IP, IPV6 and TCP
+ * options live in the inner socket, which checks and remembers them; a child
+ * that has none gets one when a program first touches an option beyond the few
+ * kept here. Options that would change what is on the wire pin the socket to
+ * TCP, with the reason "option", or are refused once it is offloaded.
+ */
+#include "vtoe.h"
+
+#include <linux/in6.h>
+#include <linux/tcp.h>
+#include <linux/uaccess.h>
+
+/* One of the options kept in struct vtoe_sock, or NULL. */
+static bool *bool_option(struct vtoe_sock *vs, int optname)
+{
+	switch (optname) {
+	case TCP_NODELAY:
+		return &vs->nodelay;
+	case TCP_CORK:
+		return &vs->cork;
+	case TCP_QUICKACK:
+		return &vs->quickack;
+	}
+	return NULL;
+}
+
+static int *int_option(struct vtoe_sock *vs, int optname, int *dflt, int *min)
+{
+	*min = 1;
+	switch (optname) {
+	case TCP_KEEPIDLE:
+		*dflt = 7200;
+		return &vs->keepidle;
+	case TCP_KEEPINTVL:
+		*dflt = 75;
+		return &vs->keepintvl;
+	case TCP_KEEPCNT:
+		*dflt = 9;
+		return &vs->keepcnt;
+	case TCP_USER_TIMEOUT:
+		*dflt = 0;
+		*min = 0;
+		return &vs->user_timeout;
+	}
+	return NULL;
+}
+
+static bool pins(int level, int optname)
+{
+	switch (level) {
+	case SOL_SOCKET:
+		return optname == SO_MARK || optname == SO_ZEROCOPY || optname == SO_TXTIME;
+	case SOL_IP:
+		return optname == IP_TRANSPARENT || optname == IP_OPTIONS;
+	case SOL_IPV6:
+		return optname == IPV6_TRANSPARENT || optname == IPV6_HOPOPTS ||
+		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR;
+	case SOL_TCP:
+		return optname == TCP_MD5SIG || optname == TCP_MD5SIG_EXT ||
+		       optname == TCP_ULP || optname == TCP_REPAIR ||
+		       optname == TCP_FASTOPEN_CONNECT;
+	}
+	return false;
+}
+
+static int need_inner(struct vtoe_sock *vs)
+{
+	return vs->inner ? 0 : vtoe_inner_create(vs);
+}
+
+static int set_vnet(struct vtoe_sock *vs, int optname, sockptr_t optval, unsigned int optlen)
+{
+	int mode;
+
+	if (optname != VNET_SO_MODE)
+		return -ENOPROTOOPT;
+	if (optlen < sizeof(mode))
+		return -EINVAL;
+	if (copy_from_sockptr(&mode, optval, sizeof(mode)))
+		return -EFAULT;
+	if (mode < VNET_MODE_BOTH || mode > VNET_MODE_VNET)
+		return -EINVAL;
+	if (vs->path != VNET_PATH_UNDECIDED || vtoe_sock(vs)->sk_state != VTOE_SOCK_CLOSE)
+		return -EISCONN;
+	vs->mode = mode;
+	return 0;
+}
+
+/* What we act upon ourselves. lock_sock; true: the inner socket need not know. */
+static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
+{
+	int dflt, min, *number;
+	bool *flag;
+
+	if (level != SOL_TCP)
+		return false;
+	flag = bool_option(vs, optname);
+	if (flag) {
+		*flag = value;
+		if (optname != TCP_QUICKACK && vs->conn && (optname == TCP_NODELAY) == *flag)
+			vtoe_push(vs); /* NODELAY set or CORK cleared: nothing is held */
+		return true;
+	}
+	number = int_option(vs, optname, &dflt, &min);
+	if (number)
+		*number = value;
+	return number;
+}
+
+static int set_locked(struct socket *sock, int level, int optname, sockptr_t optval,
+		      unsigned int optlen)
+{
+	struct vtoe_sock *vs = vtoe_sk(sock->sk);
+	int value = 0, dflt, min, err;
+	bool ours;
+
+	if (level == SOL_VNET)
+		return set_vnet(vs, optname, optval, optlen);
+	if (level == SOL_IPV6 && optname == IPV6_ADDRFORM)
+		return -EINVAL;
+	if (pins(level, optname) && !vtoe_is_tcp(vs)) {
+		if (vs->conn)
+			return -EOPNOTSUPP;
+		vs->pinned = VTOE_REASON_OPTION;
+	}
+
+	ours = level == SOL_TCP && (bool_option(vs, optname) ||
+				    int_option(vs, optname, &dflt, &min));
+	if (ours) {
+		if (optlen < sizeof(value))
+			return -EINVAL;
+		if (copy_from_sockptr(&value, optval, sizeof(value)))
+			return -EFAULT;
+	}
+	if (!vs->inner && ours) {
+		if (!bool_option(vs, optname) && int_option(vs, optname, &dflt, &min) &&
+		    (value < min || (optname != TCP_USER_TIMEOUT && value > 32767)))
+			return -EINVAL;
+	} else {
+		err = need_inner(vs);
+		if (!err)
+			err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval,
+							 optlen);
+		if (err)
+			return err;
+	}
+	if (ours)
+		note_option(vs, level, optname, value);
+	return 0;
+}
+
+int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optval,
+		    unsigned int optlen)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int err;
+
+	if (level == SOL_SOCKET) {
+		err = sock_setsockopt(sock, level, optname, optval, optlen);
+		if (err)
+			return err;
+		lock_sock(sk);
+		if (vs->inner)
+			err = sock_setsockopt(vs->inner, level, optname, optval, optlen);
+		if (!err && pins(level, optname) && !vs->conn)
+			vs->pinned = VTOE_REASON_OPTION;
+		release_sock(sk);
+		return err;
+	}
+	lock_sock(sk);
+	err = set_locked(sock, level, optname, optval, optlen);
+	release_sock(sk);
+	return err;
+}
+
+/* SOL_SOCKET, where the core keeps it to itself (compat.h). */
+void vtoe_sync_options(struct vtoe_sock *vs)
+{
+	const struct sock *sk = vtoe_sock(vs);
+	struct sock *isk;
+
+	if (vtoe_has_custom_sockopt() || !vs->inner)
+		return;
+	isk = vs->inner->sk;
+	WRITE_ONCE(isk->sk_rcvtimeo, READ_ONCE(sk->sk_rcvtimeo));
+	WRITE_ONCE(isk->sk_sndtimeo, READ_ONCE(sk->sk_sndtimeo));
+	WRITE_ONCE(isk->sk_rcvlowat, READ_ONCE(sk->sk_rcvlowat));
+	WRITE_ONCE(isk->sk_priority, READ_ONCE(sk->sk_priority));
+	WRITE_ONCE(isk->sk_lingertime, READ_ONCE(sk->sk_lingertime));
+	sock_valbool_flag(isk, SOCK_LINGER, sock_flag(sk, SOCK_LINGER));
+	if (isk->sk_state != TCP_CLOSE)
+		return;
+	isk->sk_reuse = sk->sk_reuse;
+	isk->sk_reuseport = sk->sk_reuseport;
+	isk->sk_mark = sk->sk_mark;
+	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
+	if (sk->sk_mark)
+		vs->pinned = VTOE_REASON_OPTION;
+	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
+		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;
+		WRITE_ONCE(isk->sk_sndbuf, sk->sk_sndbuf);
+	}
+	if (sk->sk_userlocks & SOCK_RCVBUF_LOCK) {
+		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
+		WRITE_ONCE(isk->sk_rcvbuf, sk->sk_rcvbuf);
+	}
+	if (sock_flag(sk, SOCK_KEEPOPEN))
+		sock_set_keepalive(isk);
+}
+
+static int put_opt(char __user *optval, int __user *optlen, int len, const void *value,
+		   size_t size)
+{
+	len = min_t(int, len, size);
+	if (put_user(len, optlen) || copy_to_user(optval, value, len))
+		return -EFAULT;
+	return 0;
+}
+
+static void fill_info(struct vtoe_sock *vs, struct tcp_info *info)
+{
+	struct sock *sk = vtoe_sock(vs);
+
+	memset(info, 0, sizeof(*info));
+	spin_lock_bh(&vs->lock);
+	info->tcpi_state = sk->sk_state;
+	info->tcpi_snd_mss = vs->tx.buf_size[VNET_RWQ_LARGE];
+	info->tcpi_rcv_mss = vs->conn->dev->vtoe->rwq_buf_size[VNET_RWQ_LARGE];
+	info->tcpi_advmss = info->tcpi_rcv_mss;
+	info->tcpi_pmtu = READ_ONCE(vs->conn->dev->netdev->mtu);
+	info->tcpi_snd_cwnd = vs->tx.limit[VNET_RWQ_LARGE] - vs->tx.sent[VNET_RWQ_LARGE];
+	info->tcpi_rcv_space = vs->rx.window;
+	info->tcpi_notsent_bytes = vs->snd_end - vs->snd_nxt;
+	info->tcpi_bytes_acked = vs->tx.una;
+	info->tcpi_bytes_sent = vs->snd_nxt;
+	info->tcpi_bytes_received = vs->rcv_nxt;
+	info->tcpi_data_segs_in = vs->rx.got[0] + vs->rx.got[1];
+	info->tcpi_data_segs_out = vs->tx.sent[0] + vs->tx.sent[1];
+	info->tcpi_segs_in = info->tcpi_data_segs_in;
+	info->tcpi_segs_out = info->tcpi_data_segs_out;
+	spin_unlock_bh(&vs->lock);
+}
+
+static int get_vnet(struct vtoe_sock *vs, int optname, char __user *optval,
+		    int __user *optlen, int len)
+{
+	struct vnet_so_path path = {};
+	int mode = vs->mode;
+
+	switch (optname) {
+	case VNET_SO_MODE:
+		return put_opt(optval, optlen, len, &mode, sizeof(mode));
+	case VNET_SO_PATH:
+		path.path = vs->path;
+		path.reason = vs->reason;
+		if (vs->path == VNET_PATH_VTOE) {
+			path.sid = vs->conn->sid;
+			path.fabric = vs->fabric;
+		}
+		strscpy(path.reason_name, vtoe_reason_name(vs->reason),
+			sizeof(path.reason_name));
+		return put_opt(optval, optlen, len, &path, sizeof(path));
+	}
+	return -ENOPROTOOPT;
+}
+
+/* lock_sock; -EREMOTE: ask the inner socket */
+static int get_offloaded(struct vtoe_sock *vs, int level, int optname, char __user *optval,
+			 int __user *optlen, int len)
+{
+	struct tcp_info info;
+	int value, dflt, min, *number;
+	bool *flag;
+
+	if (level != SOL_TCP || !vs->conn)
+		return -EREMOTE;
+	switch (optname) {
+	case TCP_INFO:
+		fill_info(vs, &info);
+		return put_opt(optval, optlen, len, &info, sizeof(info));
+	case TCP_MAXSEG:
+		value = READ_ONCE(vs->conn->dev->netdev->mtu) - 40;
+		return put_opt(optval, optlen, len, &value, sizeof(value));
+	}
+	flag = bool_option(vs, optname);
+	number = int_option(vs, optname, &dflt, &min);
+	if (vs->inner || (!flag && !number))
+		return -EREMOTE;
+	value = flag ? *flag : *number ?: dflt;
+	return put_opt(optval, optlen, len, &value, sizeof(value));
+}
+
+int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *optval,
+		    int __user *optlen)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int len, err = -EREMOTE;
+
+	if (get_user(len, optlen))
+		return -EFAULT;
+	if (len < 0)
+		return -EINVAL;
+	lock_sock(sk);
+	if (level == SOL_VNET)
+		err = get_vnet(vs, optname, optval, optlen, len);
+	else if (!vtoe_is_tcp(vs))
+		err = get_offloaded(vs, level, optname, optval, optlen, len);
+	if (err == -EREMOTE) {
+		err = need_inner(vs);
+		if (!err)
+			err = vs->inner->ops->getsockopt(vs->inner, level, optname, optval,
+							 optlen);
+	}
+	release_sock(sk);
+	return err;
+}
