@@ -117,6 +117,8 @@ static const char *const base_syscalls[] = {
 	/* time, random bytes, the C library's locks */
 	"clock_gettime", "clock_nanosleep", "nanosleep", "gettimeofday",
 	"getrandom", "futex", "sched_yield", "getpid", "gettid",
+	/* sd_notify() sends its credentials */
+	"getuid", "geteuid", "getgid", "getegid",
 	/* the end: exit() and abort() */
 	"exit", "exit_group", "rt_sigprocmask", "rt_sigaction", "tgkill",
 #if defined(__SANITIZE_ADDRESS__)

@@ -327,6 +327,7 @@ static bool read_chain(const struct virtq *vq, uint16_t head,
 	uint32_t entries = vq->num;
 	uint32_t steps = 0;
 	uint32_t i = head;
+	bool within = false; /* an indirect table, which may be the ring's own */
 	struct vring_desc desc;
 	uint16_t flags;
 
@@ -341,9 +342,10 @@ static bool read_chain(const struct virtq *vq, uint16_t head,
 		read_desc(table, i, &desc);
 		flags = le16toh(desc.flags);
 		if (flags & VRING_DESC_F_INDIRECT) {
-			if (!vq->indirect || table != vq->desc ||
+			if (!vq->indirect || within ||
 			    flags & VRING_DESC_F_NEXT)
 				return false;
+			within = true;
 			table = indirect_table(vq, &desc, &entries);
 			if (!table)
 				return false;

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The data-plane process of one tenant: its objects, and what each file does
+ * with them. One thread; nothing here is locked.
+ *
+ * Who owns what:
+ *   tenant ─┬─ vm (an attached shim: memory, rings)  ── sid table, listeners
+ *           ├─ conn (cid table)  ── points to its vm, its path, its listener
+ *           └─ lane (fabric_tcp) ── list of the conns that use it
+ * A conn or lane that ends is unlinked at once and freed at the end of the
+ * pass (iba_tenant_bury*), so a pointer stays good until the loop sleeps.
+ */
+#ifndef IBA_AGENT_H
+#define IBA_AGENT_H
+
+#include <endian.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/uio.h>
+
+#include "config.h"
+#include "fabric.h"
+#include "guest_mem.h"
+#include "log.h"
+#include "loop.h"
+#include "unix_msg.h"
+#include "virtq.h"
+#include "vnet_attach.h"
+#include "vnet_peer.h"
+#include "vnet_vtoe.h"
+#include "vtoe_states.h"
+
+#define IBA_OPEN_TIMEOUT_US (5 * 1000000ull)  /* of every step of an open */
+#define IBA_ORPHAN_LIFE_US (30 * 1000000ull)  /* waiting for a REP nobody wants */
+#define IBA_LANE_RETRY_US (1000000ull)	      /* a failed lane is not tried before */
+#define IBA_TOKEN_LIFE_US (10 * 1000000ull)
+#define IBA_TOKENS_MAX 64
+#define IBA_LISTEN_HASH 256
+#define IBA_TABLE_CHUNK 1024 /* entries */
+#define IBA_SLOT_IOV 18	     /* buffers of a chain kept without allocation */
+
+/*
+ * Why something a guest or a peer sent was not acted on.
+ * X(name, "json name")
+ */
+#define IBA_DROPS(X)                                                               \
+	X(SWQ_MALFORMED, "swq_malformed")    /* chain too short, or writable */    \
+	X(UNKNOWN_SID, "unknown_sid")	     /* SWQ message for a SID that is gone */ \
+	X(BROKEN_CONN, "broken_conn")	     /* SWQ message on a failed connection */ \
+	X(GUEST_VIOLATION, "guest_violation") /* offset, credit, state: connection failed */ \
+	X(CMD_MALFORMED, "cmd_malformed")                                          \
+	X(EQ_MALFORMED, "eq_malformed")	     /* event buffer too small */          \
+	X(RWQ_EMPTY, "rwq_empty")	     /* granted but not posted */          \
+	X(RWQ_SMALL, "rwq_small")	     /* buffer too small for its class */  \
+	X(UNKNOWN_CID, "unknown_cid")	     /* lane message for a CID that is gone */ \
+	X(PEER_VIOLATION, "peer_violation")  /* offset or credit: connection failed */ \
+	X(REQ_REFUSED, "req_refused")	     /* answered REJ by the agent */       \
+	X(LANE_MALFORMED, "lane_malformed")  /* ended its lane */                  \
+	X(LANE_REFUSED, "lane_refused")      /* bad hello or token */
+
+enum iba_drop {
+#define X(name, str) IBA_DROP_##name,
+	IBA_DROPS(X)
+#undef X
+	IBA_DROP_COUNT,
+};
+
+struct iba_credit { /* struct vtoe_credit in host order */
+	uint64_t ack;
+	uint64_t byte_limit;
+	uint32_t msg_limit[VNET_RWQ_CLASSES];
+};
+
+/* struct iba_conn.pending, in the order of delivery. */
+#define IBA_PEND_REQUEST 0x01
+#define IBA_PEND_ADDR 0x02  /* progress */
+#define IBA_PEND_ROUTE 0x04 /* progress */
+#define IBA_PEND_ESTABLISHED 0x08
+#define IBA_PEND_CREDIT 0x10
+#define IBA_PEND_FIN 0x20
+#define IBA_PEND_FAIL 0x40 /* conn->fail_event, conn->reason */
+
+/* struct iba_conn.flags */
+#define IBA_CONN_F_AWAIT_REP 0x01   /* REQ is out, neither REP nor REJ came */
+#define IBA_CONN_F_ORPHAN 0x02	    /* no SID any more: only waits for the REP */
+#define IBA_CONN_F_FIN_SENT 0x04
+#define IBA_CONN_F_RX_WANT 0x08	    /* the peer wants credit: tell the guest */
+#define IBA_CONN_F_CREDIT_QUEUED 0x10 /* on lane->credits */
+#define IBA_CONN_F_TX_WANT 0x20	    /* our guest wants credit: tell the peer */
+#define IBA_CONN_F_ON_EVENTS 0x40   /* on vm->events */
+#define IBA_CONN_F_ON_OPENING 0x80  /* on tenant->opening */
+#define IBA_CONN_F_ON_ORPHANS 0x100 /* on tenant->orphans */
+
+struct iba_lane;
+
+/* A shadow connection, or a listener. */
+struct iba_conn {
+	struct iba_tenant *tenant;
+	struct iba_vm *vm; /* NULL: orphan of a VM that left */
+	const struct iba_fabric *fabric; /* NULL until a path is chosen */
+	struct iba_lane *lane;		 /* fabric tcp */
+	struct iba_conn *mate;		 /* fabric local */
+	struct iba_conn *listener;	 /* REQ_RCVD: whose request it is */
+	uint32_t cid, sid, peer_cid;
+	uint8_t state; /* enum vtoe_conn_state; iba_conn_step() alone writes it */
+	uint8_t fabric_next; /* index in the configured order */
+	uint8_t fail_event;  /* enum vtoe_event_type */
+	uint8_t reason;	     /* enum vtoe_reason */
+	uint16_t flags;
+	uint16_t pending;
+	struct vtoe_addr local, remote;
+	uint8_t remote_mac[VNET_MAC_LEN];
+	uint32_t peer_buf_size[VNET_RWQ_CLASSES];
+	/* our guest to the peer */
+	uint64_t tx_offset; /* next byte that the guest may give */
+	uint64_t tx_final;
+	struct iba_credit tx_credit; /* granted by the peer */
+	uint32_t tx_msgs[VNET_RWQ_CLASSES];
+	/* the peer to our guest */
+	uint64_t rx_offset;
+	uint64_t rx_final;
+	struct iba_credit rx_credit; /* granted by our guest */
+	uint32_t rx_msgs[VNET_RWQ_CLASSES];
+	uint32_t backlog, waiting; /* LISTEN: requests not answered yet */
+	/* life */
+	uint64_t born_us, deadline_us;
+	uint32_t entered_us[VTOE_CONN_STATE_COUNT]; /* after birth, + 1; 0: never */
+	LIST_ENTRY(iba_conn) vm_link, listen_link;
+	TAILQ_ENTRY(iba_conn) lane_link, event_link, time_link, credit_link,
+		dead_link;
+};
+_Static_assert(sizeof(struct iba_conn) <= 512, "many connections must fit");
+TAILQ_HEAD(iba_conn_list, iba_conn);
+LIST_HEAD(iba_conn_set, iba_conn); /* removal does not need the head */
+
+/* A chain of the SWQ that a fabric still reads. One per descriptor head. */
+struct iba_slot {
+	struct iba_vm *vm; /* NULL: an own copy, the VM has left */
+	uint16_t head;
+	bool busy;
+	uint16_t niov;
+	uint32_t len; /* payload bytes */
+	struct iovec *iov; /* of the payload: small[], or allocated if longer */
+	struct iovec small[IBA_SLOT_IOV];
+};
+
+enum iba_queue_slot { IBA_Q_CR, IBA_Q_EQ, IBA_Q_SWQ, IBA_Q_RWQ, IBA_Q_COUNT = IBA_Q_RWQ + VNET_RWQ_CLASSES };
+
+struct iba_queue {
+	struct iba_vm *vm;
+	struct virtq vq;
+	uint16_t number; /* of the device */
+	uint16_t told;	 /* used index at the last look at an interrupt */
+	struct loop_fd *kick;
+	void *inflight;
+};
+
+struct iba_route { /* what the shim said about a MAC */
+	uint8_t mac[VNET_MAC_LEN];
+	bool asked, known;
+	uint32_t seq; /* of the RESOLVE */
+	struct vtoe_addr agent;
+	LIST_ENTRY(iba_route) link;
+};
+
+struct iba_vm_stats {
+	uint64_t cmds, cmd_errors, events;
+	uint64_t tx_msgs, tx_bytes, tx_credits;
+	uint64_t rx_msgs, rx_bytes;
+	uint64_t opened, accepted, failed, closed;
+	uint64_t drops[IBA_DROP_COUNT];
+};
+
+struct iba_vm {
+	struct iba_tenant *tenant;
+	char name[VNET_NAME_LEN];
+	uint8_t mac[VNET_MAC_LEN];
+	uint32_t rwq_buf_size[VNET_RWQ_CLASSES];
+	int fd; /* to the shim */
+	struct loop_fd *source;
+	uint32_t seq; /* of our RESOLVEs */
+	struct guest_mem mem;
+	struct iba_queue queue[IBA_Q_COUNT];
+	struct iba_slot *slot; /* queue[IBA_Q_SWQ].vq.num of them */
+	bool hello; /* the driver said HELLO */
+	bool gone;  /* being torn down */
+	bool fault; /* to be torn down at the end of the pass */
+	bool ready; /* on tenant->ready: its rings may have work */
+	bool dirty; /* on tenant->dirty: events or used buffers to show */
+	bool eq_starved; /* events wait for buffers */
+	uint32_t conn_count;
+	struct iba_conn_set conns; /* without orphans */
+	struct iba_conn_list events;
+	struct iba_conn_set listen[IBA_LISTEN_HASH]; /* by port */
+	struct iba_conn **sid[(VTOE_SID_INDEX_MASK + 1) / IBA_TABLE_CHUNK];
+	LIST_HEAD(, iba_route) routes;
+	uint32_t route_count;
+	struct log_ratelimit log_limit;
+	struct iba_vm_stats stats;
+	TAILQ_ENTRY(iba_vm) link, ready_link, dirty_link;
+};
+TAILQ_HEAD(iba_vm_list, iba_vm);
+
+struct iba_cid_entry {
+	struct iba_conn *conn;
+	uint32_t next_free;
+	uint32_t generation;
+};
+
+struct iba_token {
+	uint8_t bytes[VNET_TOKEN_LEN];
+	struct sockaddr_storage source;
+	uint64_t expires_us; /* 0: unused */
+};
+
+struct iba_tenant {
+	const struct iba_config *cfg;
+	uint32_t id;
+	struct loop *loop;
+	int ctl_fd; /* to the main process */
+	struct loop_fd *ctl_source;
+	uint32_t ctl_seq, attaches;
+	struct loop_timer *tick; /* armed while something has a deadline */
+	struct loop_poller *poller;
+	bool ticking;
+	bool received; /* a lane has: counts as work for adaptive polling */
+	uint64_t last_work_us, empty_since_us;
+	struct iba_vm_list vms, ready, dirty;
+	unsigned int vm_count;
+	/* connections */
+	struct iba_cid_entry *cid[(VTOE_SID_INDEX_MASK + 1) / IBA_TABLE_CHUNK];
+	uint32_t cid_used, cid_free_head, cid_free_tail; /* index; 0: none */
+	struct iba_conn_list opening, orphans, dead;
+	/* lanes (lane.c) */
+	TAILQ_HEAD(, iba_lane) lanes, dirty_lanes, dead_lanes;
+	int data_fd; /* lane listener */
+	struct loop_fd *data_source;
+	struct sockaddr_storage data_addr;
+	struct iba_token token[IBA_TOKENS_MAX];
+	unsigned int lanes_greeting; /* accepted, hello not seen */
+	struct log_ratelimit lane_log;
+	uint64_t drops[IBA_DROP_COUNT]; /* that belong to no VM */
+	struct virtq_chain chain_cmd; /* scratch of cmd.c */
+	struct virtq_chain chain;     /* scratch of event.c, send.c, vm.c */
+	struct virtq_chain chain_in;  /* scratch of fabric_local.c */
+};
+
+/* ---- tenant.c: the loop ---- */
+
+void iba_tenant_ready(struct iba_vm *vm); /* look at its rings in this pass */
+void iba_tenant_dirty(struct iba_vm *vm); /* show the guest what is new */
+void iba_tenant_need_tick(struct iba_tenant *t);
+int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
+			uint16_t fabric, uint32_t *seq);
+struct iba_vm *iba_tenant_vm_by_mac(struct iba_tenant *t,
+				    const uint8_t mac[VNET_MAC_LEN]);
+
+/* ---- stats.c ---- */
+
+void iba_stats_print(const struct iba_tenant *t);
+
+/* ---- vm.c: an attachment ---- */
+
+void iba_vm_attach(struct iba_tenant *t, int fd, uint32_t seq,
+		   const struct vnet_attach_hello *hello);
+/* Ends the session at the end of this pass; why is logged. */
+void iba_vm_fault(struct iba_vm *vm, const char *why);
+void iba_vm_destroy(struct iba_vm *vm);
+/* Closes every SID of the VM; peers see reason. */
+void iba_vm_reset_conns(struct iba_vm *vm, enum vtoe_reason reason);
+/* The open ones fail, the guest will be told; listeners stay. */
+void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason);
+/* BYE: gives back the buffers of all queues but CR. */
+void iba_vm_return_buffers(struct iba_vm *vm);
+/* Shows used elements and interrupts the guest, once for all of a pass. */
+void iba_vm_publish(struct iba_vm *vm);
+/* Asks the shim, unless it is known. 1: *agent; 0: asked; -errno. */
+int iba_vm_resolve(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
+		   struct vtoe_addr *agent);
+
+static inline void iba_vm_drop(struct iba_vm *vm, enum iba_drop why)
+{
+	vm->stats.drops[why]++;
+}
+
+/* ---- cmd.c: CR ---- */
+
+bool iba_cmd_run(struct iba_vm *vm); /* true: did something */
+
+/* ---- conn.c: shadow connections ---- */
+
+struct iba_conn *iba_conn_create(struct iba_vm *vm, uint32_t sid); /* or NULL */
+bool iba_conn_bind_sid(struct iba_conn *conn, uint32_t sid);
+/* The state setter. False, and logged, if the table has no such row. */
+bool iba_conn_step(struct iba_conn *conn, enum vtoe_conn_trigger trigger);
+struct iba_conn *iba_conn_by_cid(struct iba_tenant *t, uint32_t cid);
+struct iba_conn *iba_conn_by_sid(struct iba_vm *vm, uint32_t sid);
+/*
+ * Ends the connection for a fault: the guest gets the event that belongs to
+ * its state, the peer a REJ or RST if tell_peer.
+ */
+void iba_conn_fail(struct iba_conn *conn, enum vtoe_reason reason,
+		   bool tell_peer);
+void iba_conn_fail_event(struct iba_conn *conn, enum vtoe_event_type event,
+			 enum vtoe_reason reason, bool tell_peer);
+/* CLOSE, or the VM is gone: the SID is free, the peer reset unless all was said. */
+void iba_conn_close(struct iba_conn *conn, enum vtoe_reason reason, bool abort);
+void iba_conn_orphan_done(struct iba_conn *conn);
+/* Restarts the deadline of the opening step; 0 ends it. */
+void iba_conn_deadline(struct iba_conn *conn, uint64_t after_us);
+void iba_conn_bury(struct iba_tenant *t); /* frees the dead */
+void iba_conn_tables_free(struct iba_tenant *t);
+struct iba_conn *iba_listener_find(struct iba_vm *vm, const struct vtoe_addr *local);
+
+/* ---- credit, between host order and the ABI ---- */
+
+static inline void iba_credit_get(struct iba_credit *out,
+				  const struct vtoe_credit *in)
+{
+	out->ack = le64toh(in->ack);
+	out->byte_limit = le64toh(in->byte_limit);
+	for (int i = 0; i < VNET_RWQ_CLASSES; i++)
+		out->msg_limit[i] = le32toh(in->msg_limit[i]);
+}
+
+static inline void iba_credit_put(struct vtoe_credit *out,
+				  const struct iba_credit *in)
+{
+	out->ack = htole64(in->ack);
+	out->byte_limit = htole64(in->byte_limit);
+	for (int i = 0; i < VNET_RWQ_CLASSES; i++)
+		out->msg_limit[i] = htole32(in->msg_limit[i]);
+}
+
+/* ---- open.c: opening a connection ---- */
+
+void iba_open_start(struct iba_conn *conn);
+void iba_open_resolved(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
+		       const struct vtoe_addr *agent, enum vtoe_reason reason);
+enum vtoe_reason iba_open_accept(struct iba_vm *vm, uint32_t cid, uint32_t sid,
+				 const struct vtoe_credit *credit);
+enum vtoe_reason iba_open_reject(struct iba_vm *vm, uint32_t cid,
+				 enum vtoe_reason reason);
+void iba_open_listener_closed(struct iba_conn *listener);
+void iba_open_set_backlog(struct iba_conn *listener, uint32_t backlog);
+bool iba_open_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
+
+/* ---- event.c: EQ ---- */
+
+void iba_event_pend(struct iba_conn *conn, uint16_t what);
+void iba_event_cancel(struct iba_conn *conn);
+void iba_event_flush(struct iba_vm *vm);
+
+/* ---- send.c: SWQ ---- */
+
+bool iba_send_run(struct iba_vm *vm); /* true: did something */
+int iba_send_slots_create(struct iba_vm *vm);
+void iba_send_slots_destroy(struct iba_vm *vm);
+/* False: our guest or the peer broke a rule with this update. */
+bool iba_credit_merge(struct iba_credit *have, const struct vtoe_credit *in,
+		      uint64_t ack_max);
+
+/* ---- lane.c: making and ending lanes (fabric tcp) ---- */
+
+int iba_lane_listen(struct iba_tenant *t);
+void iba_lane_answer(struct iba_tenant *t, uint32_t seq,
+		     const struct vnet_peer_lane_answer *answer);
+void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
+		    uint16_t fabric, struct vnet_peer_lane_answer *answer);
+bool iba_lane_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
+void iba_lane_bury(struct iba_tenant *t);
+void iba_lane_destroy_all(struct iba_tenant *t);
+
+/* ---- fabric_tcp.c ---- */
+
+void iba_tcp_flush(struct iba_tenant *t); /* sends what the pass has queued */
+
+#endif /* IBA_AGENT_H */

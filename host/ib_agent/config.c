@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The configuration file of vnet-ibagent, and its pre-shared key.
+ *
+ * Both are the operator's, so this parser guards against mistakes, not attacks:
+ * every error names file and line, and nothing is guessed.
+ */
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "conf.h"
+#include "log.h"
+#include "vnet_peer.h"
+#include "vnet_vtoe.h"
+
+#define SPIN_US_DEFAULT 50
+#define SPIN_US_MAX 100000
+#define MAX_CONNECTIONS_DEFAULT 65536
+
+struct parse {
+	struct iba_config *cfg;
+	bool poll_seen, max_seen, progress_seen;
+};
+
+static const char *const fabric_names[] = {
+	[VTOE_FABRIC_LOCAL] = "local",
+	[VTOE_FABRIC_TCP] = "tcp",
+};
+
+#define FABRIC_NAMES (sizeof(fabric_names) / sizeof(fabric_names[0]))
+
+const char *iba_fabric_name(uint16_t fabric)
+{
+	if (fabric < FABRIC_NAMES && fabric_names[fabric])
+		return fabric_names[fabric];
+	return "none";
+}
+
+bool iba_config_allows(const struct iba_config *cfg, uint16_t fabric)
+{
+	for (unsigned int i = 0; i < cfg->fabric_count; i++)
+		if (cfg->fabric[i] == fabric)
+			return true;
+	return false;
+}
+
+uint16_t iba_config_fabrics(const struct iba_config *cfg)
+{
+	uint16_t mask = 0;
+
+	for (unsigned int i = 0; i < cfg->fabric_count; i++)
+		mask |= (uint16_t)(1u << cfg->fabric[i]);
+	return mask;
+}
+
+static int twice(const struct conf_line *line)
+{
+	return conf_error(line, "%s is given twice", line->argv[0]);
+}
+
+static int parse_host(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->host[0])
+		return twice(line);
+	return conf_name(line, "host", line->argv[1], cfg->host);
+}
+
+static int parse_listen(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->listen.ss_family)
+		return twice(line);
+	return conf_sockaddr(line, line->argv[1], VNET_PEER_PORT, &cfg->listen);
+}
+
+/* ADDR, ADDR:PORT-PORT, [ADDR6]:PORT-PORT */
+static int parse_data(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+	char word[SOCKADDR_STRLEN];
+	uint32_t first, last;
+	char *dash, *colon;
+	int err;
+
+	if (cfg->data_set)
+		return twice(line);
+	if (strlen(line->argv[1]) >= sizeof(word))
+		return conf_error(line, "address too long");
+	strcpy(word, line->argv[1]);
+	dash = strrchr(word, '-');
+	if (dash) {
+		*dash++ = '\0';
+		colon = strrchr(word, ':');
+		if (!colon)
+			return conf_error(line, "expected ADDR:PORT-PORT");
+		err = conf_u32(line, "first port", colon + 1, 1, 65535, &first);
+		if (!err)
+			err = conf_u32(line, "last port", dash, first, 65535,
+				       &last);
+		if (err)
+			return err;
+		cfg->data_port_first = (uint16_t)first;
+		cfg->data_port_last = (uint16_t)last;
+	}
+	cfg->data_set = true;
+	return conf_sockaddr(line, word, VNET_PEER_PORT, &cfg->data);
+}
+
+static int parse_key_file(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->key_file[0])
+		return twice(line);
+	return conf_path(line, "key-file", line->argv[1], cfg->key_file,
+			 sizeof(cfg->key_file));
+}
+
+static int parse_socket(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->socket_path[0])
+		return twice(line);
+	return conf_path(line, "socket", line->argv[1], cfg->socket_path,
+			 sizeof(cfg->socket_path));
+}
+
+static int parse_fabric(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->fabric_count)
+		return twice(line);
+	for (int i = 1; i < line->argc; i++) {
+		uint16_t f;
+
+		for (f = 1; f < FABRIC_NAMES; f++)
+			if (!strcmp(line->argv[i], fabric_names[f]))
+				break;
+		if (f == FABRIC_NAMES)
+			return conf_error(line, "unknown fabric \"%s\" (local, tcp)",
+					  line->argv[i]);
+		if (iba_config_allows(cfg, f))
+			return conf_error(line, "fabric %s is named twice",
+					  line->argv[i]);
+		cfg->fabric[cfg->fabric_count++] = f;
+	}
+	return 0;
+}
+
+static int parse_poll(const struct conf_line *line, void *ctx)
+{
+	struct parse *p = ctx;
+
+	if (p->poll_seen)
+		return twice(line);
+	p->poll_seen = true;
+	if (!strcmp(line->argv[1], "event")) {
+		if (line->argc > 2)
+			return conf_error(line, "poll event takes no time");
+		p->cfg->spin_us = 0;
+		return 0;
+	}
+	if (strcmp(line->argv[1], "adaptive"))
+		return conf_error(line, "expected event or adaptive, not \"%s\"",
+				  line->argv[1]);
+	p->cfg->spin_us = SPIN_US_DEFAULT;
+	if (line->argc == 2)
+		return 0;
+	return conf_u32(line, "microseconds", line->argv[2], 1, SPIN_US_MAX,
+			&p->cfg->spin_us);
+}
+
+static int parse_max_connections(const struct conf_line *line, void *ctx)
+{
+	struct parse *p = ctx;
+
+	if (p->max_seen)
+		return twice(line);
+	p->max_seen = true;
+	return conf_u32(line, "max-connections", line->argv[1], 1,
+			VTOE_SID_INDEX_MASK, &p->cfg->max_connections);
+}
+
+static int parse_progress(const struct conf_line *line, void *ctx)
+{
+	struct parse *p = ctx;
+
+	if (p->progress_seen)
+		return twice(line);
+	p->progress_seen = true;
+	if (!strcmp(line->argv[1], "on"))
+		p->cfg->progress_events = true;
+	else if (strcmp(line->argv[1], "off"))
+		return conf_error(line, "expected on or off, not \"%s\"",
+				  line->argv[1]);
+	return 0;
+}
+
+static int parse_user(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->user[0])
+		return twice(line);
+	if (strlen(line->argv[1]) >= sizeof(cfg->user))
+		return conf_error(line, "user name too long");
+	strcpy(cfg->user, line->argv[1]);
+	return 0;
+}
+
+static const struct conf_directive directives[] = {
+	{ "host", 1, 1, "NAME", parse_host },
+	{ "listen", 1, 1, "ADDR[:PORT]", parse_listen },
+	{ "data", 1, 1, "ADDR[:PORT-PORT]", parse_data },
+	{ "key-file", 1, 1, "PATH", parse_key_file },
+	{ "socket", 1, 1, "PATH", parse_socket },
+	{ "fabric", 1, IBA_FABRICS_MAX, "local|tcp...", parse_fabric },
+	{ "poll", 1, 2, "event | adaptive [USEC]", parse_poll },
+	{ "max-connections", 1, 1, "N", parse_max_connections },
+	{ "progress-events", 1, 1, "on|off", parse_progress },
+	{ "user", 1, 1, "NAME", parse_user },
+	{ NULL, 0, 0, NULL, NULL },
+};
+
+static int missing(const char *path, const char *directive)
+{
+	log_err("%s: no \"%s\" directive", path, directive);
+	return -EINVAL;
+}
+
+int iba_config_load(const char *path, struct iba_config *cfg)
+{
+	struct parse p = { .cfg = cfg };
+	int err;
+
+	memset(cfg, 0, sizeof(*cfg));
+	cfg->max_connections = MAX_CONNECTIONS_DEFAULT;
+	err = conf_parse_file(path, directives, &p);
+	if (err)
+		return err;
+	if (!cfg->host[0])
+		err = missing(path, "host");
+	if (!cfg->listen.ss_family)
+		err = missing(path, "listen");
+	if (!cfg->key_file[0])
+		err = missing(path, "key-file");
+	if (!cfg->socket_path[0])
+		err = missing(path, "socket");
+	if (!cfg->fabric_count) {
+		cfg->fabric[cfg->fabric_count++] = VTOE_FABRIC_LOCAL;
+		cfg->fabric[cfg->fabric_count++] = VTOE_FABRIC_TCP;
+	}
+	if (!cfg->data_set)
+		cfg->data = cfg->listen;
+	return err;
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+int iba_key_load(const char *path, uint8_t key[IBA_KEY_LEN])
+{
+	char text[2 * IBA_KEY_LEN + 2];
+	struct stat st;
+	ssize_t n;
+	int fd, err = 0;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		err = -errno;
+		log_err("%s: %s", path, strerror(-err));
+		goto out;
+	}
+	if (!S_ISREG(st.st_mode) || (st.st_mode & (S_IRWXG | S_IRWXO))) {
+		log_err("%s: the key must be a file that only its owner may use (chmod 600)",
+			path);
+		err = -EPERM;
+		goto out;
+	}
+	n = read(fd, text, sizeof(text));
+	/* exactly the digits and perhaps the end of the line */
+	if (n == 2 * IBA_KEY_LEN + 1 && text[n - 1] == '\n')
+		n--;
+	if (n != 2 * IBA_KEY_LEN)
+		err = -EINVAL;
+	for (unsigned int i = 0; !err && i < IBA_KEY_LEN; i++) {
+		int hi = hex_digit(text[2 * i]), lo = hex_digit(text[2 * i + 1]);
+
+		if (hi < 0 || lo < 0)
+			err = -EINVAL;
+		else
+			key[i] = (uint8_t)(hi << 4 | lo);
+	}
+	OPENSSL_cleanse(text, sizeof(text));
+	if (err)
+		log_err("%s: the key must be %d hexadecimal digits on one line",
+			path, 2 * IBA_KEY_LEN);
+out:
+	if (fd >= 0)
+		close(fd);
+	return err;
+}

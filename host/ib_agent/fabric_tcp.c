@@ -1,0 +1,837 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Fabric `tcp`: the messages of many connections over one lane.
+ *
+ * Theory of operation, sending. A lane has a FIFO of entries: the header, in our
+ * memory, a short body for control messages, and for DATA the slot whose buffers
+ * in guest memory are the payload. A pass queues, iba_tcp_flush() then gives all
+ * of it to sendmsg() at once. What the socket does not take stays in the FIFO,
+ * slots and all, until EPOLLOUT. CREDIT does not queue: the connection is on
+ * lane->credits until the lane can send, and is stamped then.
+ *
+ * Receiving. Headers come through a staging buffer; the payload of a DATA is
+ * received into the guest's buffer, with the staging buffer as the last element
+ * of the same recvmsg(), so that in steady state each call ends one large
+ * message and brings the next header. Only what the staging buffer has already
+ * caught is copied twice; behind large messages it offers little room, so that
+ * this is little.
+ *
+ * References: an entry owns its slot until it is sent or cancelled; rx owns the
+ * receive chain. The entry's vm pointer is for forget_vm(), which finds and ends
+ * all of them; a message that is partly sent is completed from a copy, because
+ * the lane's framing belongs to the other connections too.
+ *
+ * Threat model: the peer is an authenticated agent, and not trusted. A header is
+ * copied out of the staging buffer and checked: type, reserved fields, the one
+ * length that a type has, DATA up to VTOE_MSG_LEN_MAX. A malformed one ends the
+ * lane. A CID counts only on its own lane; for another it is unknown, and the
+ * payload is thrown away. What a DATA may do to a connection: deliver.c.
+ */
+#include "lane.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#define TX_RING_FIRST 64u
+#define TX_RING_MAX (1u << 21)
+#define TX_ANSWERS_MAX 16384
+#define TX_IOV 256
+#define TX_IOV_SYSCALL 1024
+#define TX_BYTES (1u << 20)
+#define RX_BUDGET (512u << 10)
+#define LARGE_MESSAGE (8u << 10)
+#define LARGE_TAIL 256u /* of the staging buffer, behind a large message */
+
+/* ---- sending: the FIFO ---- */
+
+static struct iba_tx_entry *tx_at(struct iba_lane_tx *tx, uint32_t i)
+{
+	return &tx->ring[(tx->first + i) & (tx->size - 1)];
+}
+
+static bool tx_grow(struct iba_lane_tx *tx)
+{
+	uint32_t size = tx->size ? 2 * tx->size : TX_RING_FIRST;
+	struct iba_tx_entry *ring;
+
+	if (size > TX_RING_MAX)
+		return false;
+	ring = malloc(size * sizeof(*ring));
+	if (!ring)
+		return false;
+	for (uint32_t i = 0; i < tx->count; i++)
+		ring[i] = *tx_at(tx, i);
+	free(tx->ring);
+	tx->ring = ring;
+	tx->size = size;
+	tx->first = 0;
+	return true;
+}
+
+static void mark_dirty(struct iba_lane *lane)
+{
+	if (lane->dirty || lane->tx.blocked || lane->state != IBA_LANE_UP)
+		return;
+	lane->dirty = true;
+	TAILQ_INSERT_TAIL(&lane->tenant->dirty_lanes, lane, dirty_link);
+}
+
+/*
+ * Ends the lane when the pass flushes it: the callers are in the middle of a
+ * connection's life, and an end here would come back to that very connection.
+ */
+static void tx_fail(struct iba_lane *lane, const char *why)
+{
+	lane->tx.failed = why;
+	lane->tx.blocked = false;
+	mark_dirty(lane);
+}
+
+/* A new last entry with its header, but for what the caller adds; or NULL. */
+static struct iba_tx_entry *tx_append(struct iba_lane *lane, struct iba_vm *vm,
+				      enum vtoe_msg_type type, uint32_t id,
+				      uint32_t len, const void *body)
+{
+	struct iba_lane_tx *tx = &lane->tx;
+	struct iba_tx_entry *entry;
+
+	if (tx->count == tx->size && !tx_grow(tx)) {
+		tx_fail(lane, "no memory");
+		return NULL;
+	}
+	entry = tx_at(tx, tx->count++);
+	memset(&entry->hdr, 0, sizeof(entry->hdr));
+	entry->hdr.type = type;
+	entry->hdr.id = htole32(id);
+	entry->hdr.len = htole32(len);
+	entry->head_len = sizeof(entry->hdr);
+	if (body) {
+		memcpy(entry->body, body, len);
+		entry->head_len += (uint16_t)len;
+	}
+	entry->slot = NULL;
+	entry->vm = vm;
+	mark_dirty(lane);
+	return entry;
+}
+
+/* The same for a message of a connection, stamped with its credit. */
+static struct iba_tx_entry *tx_conn(struct iba_conn *conn,
+				    enum vtoe_msg_type type, uint32_t len,
+				    const void *body)
+{
+	struct iba_tx_entry *entry;
+
+	if (!conn->lane)
+		return NULL;
+	entry = tx_append(conn->lane, conn->vm, type, conn->peer_cid, len, body);
+	if (entry)
+		iba_credit_put(&entry->hdr.credit, &conn->rx_credit);
+	return entry;
+}
+
+static void tx_answer(struct iba_lane *lane, enum vtoe_msg_type type,
+		      uint32_t cid, enum vtoe_reason reason)
+{
+	struct vnet_lane_rej rej = { .reason = htole32(reason) };
+
+	if (lane->tx.answers >= TX_ANSWERS_MAX)
+		tx_fail(lane, "the peer does not read our answers");
+	else if (tx_append(lane, NULL, type, cid, sizeof(rej), &rej))
+		lane->tx.answers++;
+}
+
+/* ---- sending: the ops ---- */
+
+static void tcp_send_req(struct iba_conn *conn)
+{
+	struct vnet_lane_req req = { .cid = htole32(conn->cid) };
+
+	req.local = conn->local;
+	req.remote = conn->remote;
+	memcpy(req.local_mac, conn->vm->mac, VNET_MAC_LEN);
+	memcpy(req.remote_mac, conn->remote_mac, VNET_MAC_LEN);
+	for (int i = 0; i < VNET_RWQ_CLASSES; i++)
+		req.rwq_buf_size[i] = htole32(conn->vm->rwq_buf_size[i]);
+	if (tx_conn(conn, VTOE_MSG_REQ, sizeof(req), &req))
+		conn->flags |= IBA_CONN_F_AWAIT_REP;
+}
+
+static void tcp_send_rep(struct iba_conn *conn)
+{
+	struct vnet_lane_rep rep = { .cid = htole32(conn->cid) };
+
+	for (int i = 0; i < VNET_RWQ_CLASSES; i++)
+		rep.rwq_buf_size[i] = htole32(conn->vm->rwq_buf_size[i]);
+	tx_conn(conn, VTOE_MSG_REP, sizeof(rep), &rep);
+}
+
+static void tcp_send_rej(struct iba_conn *conn, enum vtoe_reason reason)
+{
+	if (conn->lane)
+		tx_answer(conn->lane, VTOE_MSG_REJ, conn->peer_cid, reason);
+}
+
+static void tcp_send_rst(struct iba_conn *conn, enum vtoe_reason reason)
+{
+	if (conn->lane)
+		tx_answer(conn->lane, VTOE_MSG_RST, conn->peer_cid, reason);
+}
+
+/* DATA and FIN say what a waiting CREDIT would. */
+static void forget_credit(struct iba_conn *conn, struct iba_tx_entry *entry)
+{
+	if (conn->flags & IBA_CONN_F_TX_WANT)
+		entry->hdr.flags |= VTOE_MSG_F_WANT_CREDIT;
+	conn->flags &= (uint16_t)~IBA_CONN_F_TX_WANT;
+	if (!(conn->flags & IBA_CONN_F_CREDIT_QUEUED))
+		return;
+	TAILQ_REMOVE(&conn->lane->credits, conn, credit_link);
+	conn->flags &= (uint16_t)~IBA_CONN_F_CREDIT_QUEUED;
+}
+
+static void tcp_send_data(struct iba_conn *conn, uint8_t flags, uint64_t offset,
+			  struct iba_slot *slot)
+{
+	struct iba_tx_entry *entry = tx_conn(conn, VTOE_MSG_DATA, slot->len,
+					     NULL);
+
+	if (!entry) {
+		iba_slot_done(slot);
+		return;
+	}
+	entry->hdr.flags = flags;
+	entry->hdr.offset = htole64(offset);
+	entry->slot = slot;
+	forget_credit(conn, entry);
+}
+
+static void tcp_send_fin(struct iba_conn *conn)
+{
+	struct iba_tx_entry *entry = tx_conn(conn, VTOE_MSG_FIN, 0, NULL);
+
+	if (!entry)
+		return;
+	entry->hdr.offset = htole64(conn->tx_final);
+	forget_credit(conn, entry);
+}
+
+static void tcp_send_credit(struct iba_conn *conn, uint8_t flags)
+{
+	if (!conn->lane)
+		return;
+	if (flags & VTOE_MSG_F_WANT_CREDIT)
+		conn->flags |= IBA_CONN_F_TX_WANT;
+	if (conn->flags & IBA_CONN_F_CREDIT_QUEUED)
+		return;
+	conn->flags |= IBA_CONN_F_CREDIT_QUEUED;
+	TAILQ_INSERT_TAIL(&conn->lane->credits, conn, credit_link);
+	mark_dirty(conn->lane);
+}
+
+static void queue_credits(struct iba_lane *lane)
+{
+	struct iba_conn *conn;
+
+	while ((conn = TAILQ_FIRST(&lane->credits))) {
+		struct iba_tx_entry *entry = tx_conn(conn, VTOE_MSG_CREDIT, 0,
+						     NULL);
+
+		if (!entry)
+			return;
+		forget_credit(conn, entry);
+	}
+}
+
+/* ---- sending: the socket ---- */
+
+static uint32_t entry_len(const struct iba_tx_entry *entry)
+{
+	return entry->head_len + (entry->slot ? entry->slot->len : 0);
+}
+
+/* Moves the start of iov[] forward; bytes are fewer than it has. */
+static void iov_skip(struct iovec **iov, unsigned int *count, size_t bytes)
+{
+	while (bytes >= (*iov)->iov_len) {
+		bytes -= (*iov)->iov_len;
+		(*iov)++;
+		(*count)--;
+	}
+	(*iov)->iov_base = (char *)(*iov)->iov_base + bytes;
+	(*iov)->iov_len -= bytes;
+}
+
+/* As many entries as go into one call. Returns the elements, *bytes in them. */
+static unsigned int tx_gather(struct iba_lane_tx *tx,
+			      struct iovec iov[TX_IOV_SYSCALL], size_t *bytes)
+{
+	unsigned int n = 0;
+
+	*bytes = 0;
+	for (uint32_t i = 0; i < tx->count && n < TX_IOV && *bytes < TX_BYTES;
+	     i++) {
+		struct iba_tx_entry *entry = tx_at(tx, i);
+
+		if (!entry->head_len)
+			continue;
+		iov[n].iov_base = &entry->hdr;
+		iov[n++].iov_len = entry->head_len;
+		if (entry->slot) {
+			/* a chain has at most VIRTQ_CHAIN_MAX buffers: it fits */
+			memcpy(&iov[n], entry->slot->iov,
+			       entry->slot->niov * sizeof(*iov));
+			n += entry->slot->niov;
+		}
+		*bytes += entry_len(entry);
+	}
+	return n;
+}
+_Static_assert(TX_IOV + 1 + VIRTQ_CHAIN_MAX <= TX_IOV_SYSCALL,
+	       "the last entry gathered must fit");
+
+static void tx_pop(struct iba_lane *lane)
+{
+	struct iba_lane_tx *tx = &lane->tx;
+	struct iba_tx_entry *entry = tx_at(tx, 0);
+
+	if (entry->hdr.type == VTOE_MSG_REJ || entry->hdr.type == VTOE_MSG_RST)
+		tx->answers--;
+	if (entry->slot)
+		iba_slot_done(entry->slot);
+	tx->first = (tx->first + 1) & (tx->size - 1);
+	tx->count--;
+	tx->offset = 0;
+}
+
+/* sent bytes have left, from the first entry on. */
+static void tx_advance(struct iba_lane *lane, size_t sent)
+{
+	struct iba_lane_tx *tx = &lane->tx;
+
+	lane->stats.tx_bytes += sent;
+	while (tx->count) {
+		struct iba_tx_entry *entry = tx_at(tx, 0);
+		size_t left = entry->head_len ? entry_len(entry) - tx->offset : 0;
+
+		if (left > sent) {
+			tx->offset += (uint32_t)sent;
+			return;
+		}
+		sent -= left;
+		if (entry->head_len)
+			lane->stats.tx_msgs++;
+		tx_pop(lane);
+	}
+}
+
+static void lane_flush(struct iba_lane *lane)
+{
+	struct iba_lane_tx *tx = &lane->tx;
+	struct iovec space[TX_IOV_SYSCALL];
+
+	queue_credits(lane);
+	if (tx->failed) {
+		iba_lane_end(lane, VTOE_REASON_LIMIT, tx->failed);
+		return;
+	}
+	while (tx->count && lane->state == IBA_LANE_UP) {
+		struct msghdr msg = { .msg_iov = space };
+		unsigned int count;
+		size_t bytes;
+		ssize_t n;
+
+		count = tx_gather(tx, space, &bytes);
+		if (!count) { /* only cancelled ones */
+			tx_advance(lane, 0);
+			break;
+		}
+		bytes -= tx->offset;
+		if (tx->offset)
+			iov_skip(&msg.msg_iov, &count, tx->offset);
+		msg.msg_iovlen = count;
+		n = sendmsg(lane->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		lane->stats.tx_calls++;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN) {
+			iba_lane_end(lane, VTOE_REASON_LANE_LOST,
+				     strerror(errno));
+			return;
+		}
+		if (n > 0)
+			tx_advance(lane, (size_t)n);
+		if (n < 0 || (size_t)n < bytes) {
+			tx->blocked = true;
+			lane->stats.tx_blocked++;
+			iba_lane_watch(lane, EPOLLIN | EPOLLOUT);
+			return;
+		}
+	}
+}
+
+void iba_tcp_flush(struct iba_tenant *t)
+{
+	struct iba_lane *lane;
+
+	while ((lane = TAILQ_FIRST(&t->dirty_lanes))) {
+		TAILQ_REMOVE(&t->dirty_lanes, lane, dirty_link);
+		lane->dirty = false;
+		lane_flush(lane);
+	}
+}
+
+/* ---- receiving ---- */
+
+static int malformed(struct iba_lane *lane, const char *what)
+{
+	lane->tenant->drops[IBA_DROP_LANE_MALFORMED]++;
+	iba_lane_end(lane, VTOE_REASON_PROTOCOL, what);
+	return -EPROTO;
+}
+
+static struct iba_conn *find_conn(struct iba_lane *lane, uint32_t cid)
+{
+	struct iba_conn *conn = iba_conn_by_cid(lane->tenant, cid);
+
+	if (conn && conn->lane == lane)
+		return conn;
+	lane->tenant->drops[IBA_DROP_UNKNOWN_CID]++;
+	return NULL;
+}
+
+static bool sizes_ok(const __le32 size[VNET_RWQ_CLASSES])
+{
+	uint32_t small = le32toh(size[VNET_RWQ_SMALL]);
+	uint32_t large = le32toh(size[VNET_RWQ_LARGE]);
+
+	return small && small <= large && large <= VTOE_MSG_LEN_MAX;
+}
+
+static int rx_req(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
+		  const void *body)
+{
+	struct iba_conn *conn = NULL;
+	struct vnet_lane_req req;
+	enum vtoe_reason reason;
+
+	memcpy(&req, body, sizeof(req));
+	if (hdr->id || req.reserved || !sizes_ok(req.rwq_buf_size))
+		return malformed(lane, "bad REQ");
+	reason = iba_open_req(lane->tenant, &iba_fabric_tcp, hdr, &req, &conn);
+	if (reason) {
+		lane->tenant->drops[IBA_DROP_REQ_REFUSED]++;
+		tx_answer(lane, VTOE_MSG_REJ, le32toh(req.cid), reason);
+		return 0;
+	}
+	iba_lane_join(lane, conn);
+	return 0;
+}
+
+static int rx_rep(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
+		  const void *body)
+{
+	struct iba_conn *conn;
+	struct vnet_lane_rep rep;
+
+	memcpy(&rep, body, sizeof(rep));
+	if (rep.reserved || !sizes_ok(rep.rwq_buf_size))
+		return malformed(lane, "bad REP");
+	conn = find_conn(lane, le32toh(hdr->id));
+	if (conn && !(conn->flags & IBA_CONN_F_AWAIT_REP))
+		return malformed(lane, "REP out of place");
+	if (conn)
+		iba_open_rep(conn, hdr, &rep);
+	return 0;
+}
+
+static int rx_rej(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
+		  const void *body)
+{
+	struct iba_conn *conn;
+	struct vnet_lane_rej rej;
+	uint32_t reason;
+
+	memcpy(&rej, body, sizeof(rej));
+	if (rej.reserved)
+		return malformed(lane, "bad REJ or RST");
+	reason = le32toh(rej.reason);
+	if (reason == VTOE_REASON_NONE || reason >= VTOE_REASON_COUNT)
+		reason = VTOE_REASON_RESET; /* a newer version's */
+	conn = find_conn(lane, le32toh(hdr->id));
+	if (!conn)
+		return 0;
+	if (hdr->type == VTOE_MSG_RST) {
+		iba_recv_rst(conn, reason);
+		return 0;
+	}
+	if (!(conn->flags & IBA_CONN_F_AWAIT_REP))
+		return malformed(lane, "REJ out of place");
+	iba_open_rej(conn, reason);
+	return 0;
+}
+
+static int rx_bare(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
+		   const void *body)
+{
+	struct iba_conn *conn;
+
+	(void)body;
+	if (hdr->type == VTOE_MSG_NOP)
+		return 0;
+	conn = find_conn(lane, le32toh(hdr->id));
+	if (conn && hdr->type == VTOE_MSG_CREDIT)
+		iba_recv_credit(conn, hdr);
+	else if (conn)
+		iba_recv_fin(conn, hdr);
+	return 0;
+}
+
+/* The payload follows in the stream: only prepares where it goes. */
+static int rx_data(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
+		   const void *body)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+	uint32_t len = le32toh(hdr->len);
+	struct iba_conn *conn;
+
+	(void)body;
+	if (!len || len > VTOE_MSG_LEN_MAX)
+		return malformed(lane, "length of DATA");
+	rx->len = rx->left = len;
+	rx->large = len >= LARGE_MESSAGE;
+	rx->vm = NULL;
+	conn = find_conn(lane, le32toh(hdr->id));
+	if (!conn)
+		return 0;
+	if (iba_deliver_begin(conn, hdr, &rx->chain, &rx->iov_at) < 0)
+		return 0;
+	rx->vm = conn->vm;
+	rx->class = iba_deliver_class(rx->vm, len);
+	return 0;
+}
+
+struct rx_row {
+	uint32_t len; /* of the body */
+	int (*fn)(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
+		  const void *body);
+};
+
+static const struct rx_row rx_rows[] = {
+	[VTOE_MSG_DATA] = { 0, rx_data }, /* its length is the payload's */
+	[VTOE_MSG_CREDIT] = { 0, rx_bare },
+	[VTOE_MSG_REQ] = { sizeof(struct vnet_lane_req), rx_req },
+	[VTOE_MSG_REP] = { sizeof(struct vnet_lane_rep), rx_rep },
+	[VTOE_MSG_REJ] = { sizeof(struct vnet_lane_rej), rx_rej },
+	[VTOE_MSG_FIN] = { 0, rx_bare },
+	[VTOE_MSG_RST] = { sizeof(struct vnet_lane_rej), rx_rej },
+	[VTOE_MSG_NOP] = { 0, rx_bare },
+};
+#define RX_ROWS (sizeof(rx_rows) / sizeof(rx_rows[0]))
+
+/* One message (of DATA, the header). 1: done; 0: incomplete; -errno: lane ended. */
+static int rx_parse(struct iba_lane *lane)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+	const struct rx_row *row;
+	struct vtoe_msg_hdr hdr;
+	const uint8_t *body;
+	int ret;
+
+	if (rx->end - rx->start < sizeof(hdr))
+		return 0;
+	memcpy(&hdr, rx->stage + rx->start, sizeof(hdr));
+	if (hdr.type >= RX_ROWS || !rx_rows[hdr.type].fn)
+		return malformed(lane, "message type");
+	row = &rx_rows[hdr.type];
+	if (hdr.reserved || hdr.reserved1 ||
+	    (hdr.flags & ~VTOE_MSG_F_WANT_CREDIT))
+		return malformed(lane, "reserved field");
+	if (hdr.type != VTOE_MSG_DATA && le32toh(hdr.len) != row->len)
+		return malformed(lane, "message length");
+	if (rx->end - rx->start < sizeof(hdr) + row->len)
+		return 0;
+	body = rx->stage + rx->start + sizeof(hdr);
+	rx->start += (uint32_t)sizeof(hdr) + row->len;
+	lane->stats.rx_msgs++;
+	ret = row->fn(lane, &hdr, body);
+	if (ret == 0 && lane->state != IBA_LANE_UP)
+		ret = -EPIPE;
+	return ret < 0 ? ret : 1;
+}
+
+/* bytes of the payload are in the guest's buffer (or thrown away). */
+static void payload_came(struct iba_lane *lane, uint32_t bytes)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+
+	rx->left -= bytes;
+	if (!rx->vm)
+		return;
+	if (!rx->left) {
+		iba_deliver_end(rx->vm, rx->class, rx->chain.head, rx->len);
+		rx->vm = NULL;
+		return;
+	}
+	while (bytes) {
+		struct iovec *iov = &rx->chain.iov[rx->iov_at];
+
+		if (bytes < iov->iov_len) {
+			iov->iov_base = (char *)iov->iov_base + bytes;
+			iov->iov_len -= bytes;
+			return;
+		}
+		bytes -= (uint32_t)iov->iov_len;
+		rx->iov_at++;
+	}
+}
+
+/* What the staging buffer has of the payload. */
+static void payload_from_stage(struct iba_lane *lane)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+	uint32_t bytes = rx->end - rx->start;
+	const uint8_t *from = rx->stage + rx->start;
+
+	if (bytes > rx->left)
+		bytes = rx->left;
+	rx->start += bytes;
+	if (rx->vm) {
+		uint32_t left = bytes;
+
+		for (unsigned int i = rx->iov_at; left; i++) {
+			const struct iovec *iov = &rx->chain.iov[i];
+			uint32_t n = left < iov->iov_len ? left :
+							   (uint32_t)iov->iov_len;
+
+			memcpy(iov->iov_base, from, n);
+			from += n;
+			left -= n;
+		}
+		lane->stats.rx_staged += bytes;
+	}
+	payload_came(lane, bytes);
+}
+
+/* The rest of the payload, then the staging buffer (which is empty). */
+static unsigned int rx_gather(struct iba_lane_rx *rx,
+			      struct iovec iov[VIRTQ_CHAIN_MAX + 1], size_t *room)
+{
+	uint32_t left = rx->left;
+	unsigned int n = 0;
+
+	iov[0].iov_base = rx->stage;
+	if (!rx->vm) { /* thrown away */
+		iov[0].iov_len = left < IBA_STAGE_SIZE ? left : IBA_STAGE_SIZE;
+		*room = iov[0].iov_len;
+		return 1;
+	}
+	for (unsigned int i = rx->iov_at; left; i++) {
+		iov[n] = rx->chain.iov[i];
+		if (iov[n].iov_len > left)
+			iov[n].iov_len = left;
+		left -= (uint32_t)iov[n++].iov_len;
+	}
+	iov[n].iov_base = rx->stage;
+	iov[n].iov_len = rx->large ? LARGE_TAIL : IBA_STAGE_SIZE;
+	*room = rx->left + iov[n].iov_len;
+	return n + 1;
+}
+
+static ssize_t rx_payload(struct iba_lane *lane, size_t *room)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+	struct iovec iov[VIRTQ_CHAIN_MAX + 1];
+	struct msghdr msg = { .msg_iov = iov };
+	uint32_t taken;
+	ssize_t n;
+
+	rx->start = rx->end = 0;
+	msg.msg_iovlen = rx_gather(rx, iov, room);
+	n = recvmsg(lane->fd, &msg, MSG_DONTWAIT);
+	if (n <= 0)
+		return n;
+	taken = (size_t)n < rx->left ? (uint32_t)n : rx->left;
+	rx->end = (uint32_t)n - taken;
+	payload_came(lane, taken);
+	return n;
+}
+
+static ssize_t rx_headers(struct iba_lane *lane, size_t *room)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+	ssize_t n;
+
+	memmove(rx->stage, rx->stage + rx->start, rx->end - rx->start);
+	rx->end -= rx->start;
+	rx->start = 0;
+	*room = (rx->large ? LARGE_TAIL : IBA_STAGE_SIZE) - rx->end;
+	rx->large = false; /* if this one is not large, the next may have room */
+	n = recv(lane->fd, rx->stage + rx->end, *room, MSG_DONTWAIT);
+	if (n > 0)
+		rx->end += (uint32_t)n;
+	return n;
+}
+
+static void lane_receive(struct iba_lane *lane)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+	uint32_t budget = RX_BUDGET;
+	bool drained = false;
+
+	lane->tenant->received = true;
+	for (;;) {
+		size_t room;
+		ssize_t n;
+		int ret;
+
+		if (rx->left && rx->end > rx->start)
+			payload_from_stage(lane);
+		if (!rx->left) {
+			ret = rx_parse(lane);
+			if (ret < 0)
+				return;
+			if (ret > 0)
+				continue;
+		}
+		/* a short read has emptied the socket: epoll will tell */
+		if (drained || !budget)
+			return;
+		n = rx->left ? rx_payload(lane, &room) : rx_headers(lane, &room);
+		lane->stats.rx_calls++;
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n <= 0) {
+			iba_lane_end(lane, VTOE_REASON_LANE_LOST,
+				     n ? strerror(errno) : "closed by the peer");
+			return;
+		}
+		lane->stats.rx_bytes += (uint64_t)n;
+		drained = (size_t)n < room;
+		budget -= (size_t)n < budget ? (uint32_t)n : budget;
+	}
+}
+
+void iba_tcp_run(struct iba_lane *lane, uint32_t events)
+{
+	if ((events & EPOLLOUT) && lane->tx.blocked) {
+		lane->tx.blocked = false;
+		iba_lane_watch(lane, EPOLLIN);
+		mark_dirty(lane);
+	}
+	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+		lane_receive(lane);
+}
+
+/* ---- giving up ---- */
+
+/* The receive buffer of a message that will not end. */
+static void rx_abandon(struct iba_lane_rx *rx)
+{
+	struct virtq *rwq;
+
+	if (!rx->vm)
+		return;
+	rwq = &rx->vm->queue[IBA_Q_RWQ + rx->class].vq;
+	/* stays posted if nobody took one after it */
+	if ((uint16_t)(rx->chain.position + 1) == rwq->last_avail) {
+		virtq_unpop(rwq, &rx->chain);
+	} else {
+		virtq_push(rwq, rx->chain.head, 0);
+		iba_tenant_dirty(rx->vm);
+	}
+	rx->vm = NULL;
+}
+
+void iba_tcp_release(struct iba_lane *lane)
+{
+	while (lane->tx.count)
+		tx_pop(lane);
+	rx_abandon(&lane->rx);
+}
+
+/* A slot with a copy of the payload, in no guest's memory. */
+static struct iba_slot *slot_copy(const struct iba_slot *slot)
+{
+	struct iba_slot *copy = calloc(1, sizeof(*copy));
+	char *to = malloc(slot->len);
+
+	if (!copy || !to) {
+		free(copy);
+		free(to);
+		return NULL;
+	}
+	copy->iov = copy->small;
+	copy->niov = 1;
+	copy->len = slot->len;
+	copy->iov[0].iov_base = to;
+	copy->iov[0].iov_len = slot->len;
+	for (unsigned int i = 0; i < slot->niov; i++) {
+		memcpy(to, slot->iov[i].iov_base, slot->iov[i].iov_len);
+		to += slot->iov[i].iov_len;
+	}
+	return copy;
+}
+
+static void forget_entries(struct iba_lane *lane, struct iba_vm *vm)
+{
+	for (uint32_t i = 0; i < lane->tx.count; i++) {
+		struct iba_tx_entry *entry = tx_at(&lane->tx, i);
+		struct iba_slot *slot = entry->slot;
+
+		if (entry->vm != vm)
+			continue;
+		entry->vm = NULL;
+		if (i == 0 && lane->tx.offset) {
+			if (!slot)
+				continue;
+			entry->slot = slot_copy(slot);
+			if (!entry->slot) /* the framing is lost with it */
+				tx_fail(lane, "no memory");
+			iba_slot_done(slot);
+			continue;
+		}
+		switch (entry->hdr.type) {
+		case VTOE_MSG_DATA:
+			iba_slot_done(slot);
+			entry->slot = NULL;
+			/* fall through */
+		case VTOE_MSG_FIN:
+		case VTOE_MSG_CREDIT:
+			entry->head_len = 0; /* RST follows */
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+static void tcp_forget_vm(struct iba_vm *vm)
+{
+	struct iba_lane *lane, *next;
+
+	for (lane = TAILQ_FIRST(&vm->tenant->lanes); lane; lane = next) {
+		next = TAILQ_NEXT(lane, link);
+		if (lane->rx.vm == vm)
+			rx_abandon(&lane->rx);
+		forget_entries(lane, vm);
+	}
+}
+
+const struct iba_fabric iba_fabric_tcp = {
+	.name = "tcp",
+	.id = VTOE_FABRIC_TCP,
+	.get_path = iba_lane_get,
+	.put_path = iba_lane_leave,
+	.send_req = tcp_send_req,
+	.send_rep = tcp_send_rep,
+	.send_rej = tcp_send_rej,
+	.send_data = tcp_send_data,
+	.send_credit = tcp_send_credit,
+	.send_fin = tcp_send_fin,
+	.send_rst = tcp_send_rst,
+	.forget_vm = tcp_forget_vm,
+};

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * vnet-ibagent: start-up and shut-down.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <systemd/sd-daemon.h>
+
+#include "control.h"
+#include "sandbox.h"
+
+/*
+ * Main's own, and what a tenant's process needs: it inherits this filter and
+ * adds its narrower one.
+ */
+static const char *const syscalls[] = {
+	"socket", "connect", "bind", "listen", "socketpair",
+	"clone", "clone3", "wait4", "kill", "getppid", "set_robust_list", "rseq",
+	"prctl", "seccomp", "close_range", "dup2", "dup3", "set_tid_address",
+	NULL,
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: vnet-ibagent --config FILE [--check] [--verbose] [--no-sandbox]\n",
+	      out);
+}
+
+struct options {
+	const char *config;
+	bool check, verbose, no_sandbox;
+};
+
+/* 0, or the exit status + 1. */
+static int parse_options(int argc, char **argv, struct options *opt)
+{
+	static const struct option table[] = {
+		{ "config", required_argument, NULL, 'c' },
+		{ "check", no_argument, NULL, 'n' },
+		{ "verbose", no_argument, NULL, 'v' },
+		{ "no-sandbox", no_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int o;
+
+	while ((o = getopt_long(argc, argv, "c:vh", table, NULL)) != -1) {
+		switch (o) {
+		case 'c':
+			opt->config = optarg;
+			break;
+		case 'n':
+			opt->check = true;
+			break;
+		case 'v':
+			opt->verbose = true;
+			break;
+		case 's':
+			opt->no_sandbox = true;
+			break;
+		case 'h':
+			usage(stdout);
+			return 1;
+		default:
+			usage(stderr);
+			return 3;
+		}
+	}
+	if (!opt->config || optind != argc) {
+		usage(stderr);
+		return 3;
+	}
+	return 0;
+}
+
+/* The shims run as this user too, and attach again after we were restarted. */
+static int give_socket(const struct iba_config *cfg, const char *user)
+{
+	struct passwd *pw;
+
+	if (geteuid() == 0) {
+		pw = getpwnam(user);
+		if (!pw) {
+			log_err("there is no user \"%s\"", user);
+			return -ENOENT;
+		}
+		if (chown(cfg->socket_path, pw->pw_uid, pw->pw_gid) < 0)
+			goto failed;
+	}
+	if (chmod(cfg->socket_path, 0660) == 0)
+		return 0;
+failed:
+	log_err("socket %s: %s", cfg->socket_path, strerror(errno));
+	return -errno;
+}
+
+static int enter_sandbox(const struct iba_config *cfg)
+{
+	const char *user = cfg->user[0] ? cfg->user : "nobody";
+	int err = give_socket(cfg, user);
+
+	if (!err && cfg->sandbox)
+		err = sandbox_drop_privileges(user);
+	if (!err && cfg->sandbox)
+		err = sandbox_restrict(syscalls);
+	return err;
+}
+
+static int serve(struct iba_config *cfg, uint8_t key[IBA_KEY_LEN])
+{
+	struct iba_control control;
+	int err;
+
+	err = iba_control_start(&control, cfg, key);
+	OPENSSL_cleanse(key, IBA_KEY_LEN);
+	if (!err)
+		err = enter_sandbox(cfg);
+	if (err) {
+		log_err("cannot start: %s", strerror(-err));
+		return 1;
+	}
+	log_info("host %s: serving shims on %s", cfg->host, cfg->socket_path);
+	sd_notify(0, "READY=1");
+	err = loop_run(control.loop);
+	sd_notify(0, "STOPPING=1");
+	iba_control_stop(&control);
+	return err ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct iba_config cfg;
+	uint8_t key[IBA_KEY_LEN];
+	struct options opt = { 0 };
+	int status;
+
+	status = parse_options(argc, argv, &opt);
+	if (status)
+		return status - 1;
+	log_init("vnet-ibagent", opt.verbose ? LOG_DEBUG : LOG_INFO);
+	if (iba_config_load(opt.config, &cfg) || iba_key_load(cfg.key_file, key))
+		return 1;
+	cfg.sandbox = !opt.no_sandbox;
+	if (opt.check)
+		return 0;
+	return serve(&cfg, key);
+}

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * An attachment: one VM's memory and VTOE queues, as its shim hands them over.
+ *
+ * Theory of operation. The main process has read the HELLO and passed the
+ * connection on; everything else of vnet_attach.h is served here. Memory comes
+ * as file descriptors, is mapped, and a ring is started inside it with its
+ * kick and call eventfds and its in-flight record. A queue that stops while the
+ * driver is there ends its connections: their data may be half-way into or out
+ * of the rings. End of file ends the attachment.
+ *
+ * References: the VM owns its fds, mappings, slots and connections. Fabrics
+ * hold slots and receive buffers; forget_vm() takes them back before a mapping
+ * goes.
+ *
+ * Threat model: the shim may have been taken over by its guest, so a message is
+ * checked by attach_recv(), and then here: no two queues of a kind, nothing
+ * outside the memory table, sizes bounded. What is wrong closes this attachment
+ * and nothing else. (A descriptor whose file is truncated later makes an access
+ * fault, which ends this tenant's process; other tenants do not share it.)
+ */
+#include "agent.h"
+#include "conf.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ROUTES_MAX 4096
+
+/* ---- answers ---- */
+
+static int send_done(struct iba_vm *vm, const struct attach_msg *msg,
+		     enum vtoe_reason status)
+{
+	struct vnet_attach_done done = { .status = htole32(status) };
+
+	return attach_send(vm->fd, VNET_ATTACH_DONE, le32toh(msg->hdr.seq),
+			   &done, NULL, 0);
+}
+
+static int send_hello_reply(const struct iba_config *cfg, int fd, uint32_t seq,
+			    enum vtoe_reason status)
+{
+	struct vnet_attach_hello_reply reply = {
+		.status = htole32(status),
+		.version = htole16(VNET_ATTACH_VERSION),
+		.fabrics = htole16(iba_config_fabrics(cfg)),
+	};
+
+	memcpy(reply.host, cfg->host, sizeof(reply.host));
+	return attach_send(fd, VNET_ATTACH_HELLO_REPLY, seq, &reply, NULL, 0);
+}
+
+/* ---- queues ---- */
+
+static bool any_running(const struct iba_vm *vm)
+{
+	for (int i = 0; i < IBA_Q_COUNT; i++)
+		if (vm->queue[i].vq.running)
+			return true;
+	return false;
+}
+
+static void queue_kicked(int fd, uint32_t events, void *ctx)
+{
+	struct iba_queue *q = ctx;
+
+	(void)fd;
+	(void)events;
+	virtq_ack_kick(&q->vq);
+	iba_tenant_ready(q->vm);
+	if (q == &q->vm->queue[IBA_Q_EQ])
+		iba_tenant_dirty(q->vm);
+}
+
+static void queue_stop(struct iba_queue *q)
+{
+	loop_remove_fd(q->kick);
+	q->kick = NULL;
+	if (q->vq.running)
+		virtq_publish_notify(&q->vq);
+	virtq_stop(&q->vq);
+	if (q->inflight)
+		munmap(q->inflight, VNET_INFLIGHT_STRIDE);
+	q->inflight = NULL;
+}
+
+/* Which of our queues a QUEUE_START means; NULL: none. */
+static struct iba_queue *queue_for(struct iba_vm *vm,
+				   const struct vnet_attach_queue_start *start)
+{
+	switch (start->kind) {
+	case VNET_QUEUE_CR:
+		return start->index ? NULL : &vm->queue[IBA_Q_CR];
+	case VNET_QUEUE_EQ:
+		return start->index ? NULL : &vm->queue[IBA_Q_EQ];
+	case VNET_QUEUE_SWQ:
+		return start->index ? NULL : &vm->queue[IBA_Q_SWQ];
+	case VNET_QUEUE_RWQ:
+		return start->index < VNET_RWQ_CLASSES ?
+			       &vm->queue[IBA_Q_RWQ + start->index] : NULL;
+	default:
+		return NULL;
+	}
+}
+
+static void *map_inflight(int fd, uint64_t offset)
+{
+	struct stat st;
+	void *map;
+
+	if (fstat(fd, &st) < 0 || offset % VNET_INFLIGHT_STRIDE ||
+	    offset > INT64_MAX - VNET_INFLIGHT_STRIDE ||
+	    (uint64_t)st.st_size < offset + VNET_INFLIGHT_STRIDE)
+		return NULL;
+	map = mmap(NULL, VNET_INFLIGHT_STRIDE, PROT_READ | PROT_WRITE,
+		   MAP_SHARED, fd, (off_t)offset);
+	return map == MAP_FAILED ? NULL : map;
+}
+
+static int queue_start(struct iba_vm *vm, struct iba_queue *q,
+		       const struct vnet_attach_queue_start *start)
+{
+	uint16_t flags = le16toh(start->flags);
+	struct vnet_inflight *record = q->inflight;
+	bool watched = q < &vm->queue[IBA_Q_RWQ];
+	int ret;
+
+	ret = virtq_start(&q->vq, &vm->mem, le16toh(start->num),
+			  le64toh(start->desc), le64toh(start->avail),
+			  le64toh(start->used),
+			  record->version ? le16toh(record->last_avail) : 0,
+			  flags & VNET_QUEUE_F_EVENT_IDX,
+			  flags & VNET_QUEUE_F_INDIRECT, record);
+	if (ret < 0)
+		return ret;
+	q->number = le16toh(start->queue);
+	q->told = q->vq.used_idx;
+	if (q == &vm->queue[IBA_Q_SWQ]) {
+		ret = iba_send_slots_create(vm);
+		if (ret < 0)
+			return ret;
+	}
+	/* buffers of the EQ and RWQ are taken when they are needed */
+	if (q != &vm->queue[IBA_Q_CR] && q != &vm->queue[IBA_Q_SWQ])
+		virtq_disable_kicks(&q->vq);
+	if (!watched)
+		return 0;
+	q->kick = loop_add_fd(vm->tenant->loop, q->vq.kick_fd, EPOLLIN,
+			      queue_kicked, q);
+	if (!q->kick)
+		return -errno;
+	iba_tenant_ready(vm); /* it may have been kicked before */
+	if (q == &vm->queue[IBA_Q_EQ])
+		iba_tenant_dirty(vm);
+	return 0;
+}
+
+static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
+{
+	const struct vnet_attach_queue_start *start = &msg->u.queue_start;
+	struct iba_queue *q = queue_for(vm, start);
+
+	if (!q || q->vq.running || q->inflight) {
+		close_fds(msg->fds, msg->nfds);
+		return -EPROTO;
+	}
+	virtq_set_kick(&q->vq, msg->fds[0]);
+	virtq_set_call(&q->vq, msg->fds[1]);
+	q->inflight = map_inflight(msg->fds[2], le64toh(start->inflight_offset));
+	close(msg->fds[2]);
+	if (!q->inflight || queue_start(vm, q, start) < 0) {
+		log_warn("vm %s: queue %u cannot be started", vm->name,
+			 le16toh(start->queue));
+		queue_stop(q);
+		return send_done(vm, msg, VTOE_REASON_PROTOCOL);
+	}
+	log_debug("vm %s: queue %u started, kind %u, %u entries", vm->name,
+		  q->number, start->kind, q->vq.num);
+	return send_done(vm, msg, VTOE_REASON_NONE);
+}
+
+/* After this no fabric refers to the VM's rings. Its connections have ended. */
+static void leave_rings(struct iba_vm *vm)
+{
+	iba_fabric_tcp.forget_vm(vm);
+	iba_fabric_local.forget_vm(vm);
+}
+
+/*
+ * A driver that was reset says HELLO again; one whose machine was only paused
+ * does not, and finds its connections failed when the queues run again.
+ */
+static void stop_queue(struct iba_vm *vm, struct iba_queue *q)
+{
+	if (q == &vm->queue[IBA_Q_SWQ] || q >= &vm->queue[IBA_Q_RWQ]) {
+		iba_vm_fail_conns(vm, VTOE_REASON_REMOVED);
+		leave_rings(vm);
+	}
+	queue_stop(q);
+	if (q == &vm->queue[IBA_Q_SWQ])
+		iba_send_slots_destroy(vm);
+}
+
+static int do_queue_stop(struct iba_vm *vm, struct attach_msg *msg)
+{
+	uint16_t number = le16toh(msg->u.queue_stop.queue);
+
+	for (int i = 0; i < IBA_Q_COUNT; i++) {
+		struct iba_queue *q = &vm->queue[i];
+
+		if (!q->vq.running || q->number != number)
+			continue;
+		stop_queue(vm, q);
+		log_debug("vm %s: queue %u stopped", vm->name, number);
+		break;
+	}
+	/* one that does not run is stopped */
+	return send_done(vm, msg, VTOE_REASON_NONE);
+}
+
+/* ---- memory ---- */
+
+static int do_mem_table(struct iba_vm *vm, struct attach_msg *msg)
+{
+	const struct vnet_attach_mem_table *table = &msg->u.mem_table;
+	uint32_t count = le32toh(table->count);
+	enum vtoe_reason status = VTOE_REASON_NONE;
+
+	if (any_running(vm)) {
+		close_fds(msg->fds, msg->nfds);
+		return -EPROTO;
+	}
+	guest_mem_clear(&vm->mem);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct vnet_attach_region *region = &table->region[i];
+		int ret;
+
+		ret = guest_mem_add(&vm->mem, le64toh(region->gpa),
+				    le64toh(region->size), 0,
+				    le64toh(region->mmap_offset), msg->fds[i]);
+		if (ret < 0) {
+			log_warn("vm %s: memory region %u: %s", vm->name, i,
+				 strerror(-ret));
+			close_fds(&msg->fds[i + 1], count - i - 1);
+			guest_mem_clear(&vm->mem);
+			status = VTOE_REASON_PROTOCOL;
+			break;
+		}
+	}
+	return send_done(vm, msg, status);
+}
+
+/* ---- routes ---- */
+
+static struct iba_route *find_route(struct iba_vm *vm,
+				    const uint8_t mac[VNET_MAC_LEN])
+{
+	struct iba_route *route;
+
+	LIST_FOREACH(route, &vm->routes, link)
+		if (!memcmp(route->mac, mac, VNET_MAC_LEN))
+			return route;
+	return NULL;
+}
+
+static void forget_routes(struct iba_vm *vm)
+{
+	struct iba_route *route;
+
+	while ((route = LIST_FIRST(&vm->routes))) {
+		LIST_REMOVE(route, link);
+		free(route);
+	}
+	vm->route_count = 0;
+}
+
+static int ask_shim(struct iba_vm *vm, struct iba_route *route)
+{
+	struct vnet_attach_resolve resolve = { { 0 }, { 0 } };
+	int ret;
+
+	memcpy(resolve.mac, route->mac, VNET_MAC_LEN);
+	route->seq = ++vm->seq;
+	ret = attach_send(vm->fd, VNET_ATTACH_RESOLVE, route->seq, &resolve,
+			  NULL, 0);
+	route->asked = ret == 0;
+	return ret;
+}
+
+int iba_vm_resolve(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
+		   struct vtoe_addr *agent)
+{
+	struct iba_route *route = find_route(vm, mac);
+
+	if (route && route->known) {
+		*agent = route->agent;
+		return 1;
+	}
+	if (!route) {
+		/* the guest chooses the MACs: a full table starts anew */
+		if (vm->route_count >= ROUTES_MAX)
+			forget_routes(vm);
+		route = calloc(1, sizeof(*route));
+		if (!route)
+			return -ENOMEM;
+		memcpy(route->mac, mac, VNET_MAC_LEN);
+		LIST_INSERT_HEAD(&vm->routes, route, link);
+		vm->route_count++;
+	}
+	return route->asked ? 0 : ask_shim(vm, route);
+}
+
+static int do_resolve_reply(struct iba_vm *vm, struct attach_msg *msg)
+{
+	const struct vnet_attach_resolve_reply *reply = &msg->u.resolve_reply;
+	uint32_t seq = le32toh(msg->hdr.seq), status = le32toh(reply->status);
+	struct sockaddr_storage addr;
+	struct vtoe_addr agent = reply->agent;
+	uint8_t mac[VNET_MAC_LEN];
+	struct iba_route *route;
+
+	LIST_FOREACH(route, &vm->routes, link)
+		if (route->asked && route->seq == seq)
+			break;
+	if (!route) /* asked before a ROUTE_CHANGED */
+		return 0;
+	route->asked = false;
+	memcpy(mac, route->mac, sizeof(mac));
+	if (!status && (sockaddr_from_vtoe(&agent, &addr) < 0 || !agent.port))
+		return -EPROTO;
+	if (status) {
+		LIST_REMOVE(route, link);
+		free(route);
+		vm->route_count--;
+		if (status >= VTOE_REASON_COUNT)
+			status = VTOE_REASON_NO_ROUTE;
+		iba_open_resolved(vm, mac, NULL, status);
+		return 0;
+	}
+	route->known = true;
+	route->agent = agent;
+	iba_open_resolved(vm, mac, &agent, VTOE_REASON_NONE);
+	return 0;
+}
+
+static int do_route_changed(struct iba_vm *vm, struct attach_msg *msg)
+{
+	struct iba_conn *conn;
+
+	(void)msg;
+	forget_routes(vm);
+	/* those that wait for an answer ask again */
+	TAILQ_FOREACH(conn, &vm->tenant->opening, time_link) {
+		struct vtoe_addr agent;
+
+		if (conn->vm == vm && conn->state == VTOE_CONN_ADDR_WAIT)
+			iba_vm_resolve(vm, conn->remote_mac, &agent);
+	}
+	return 0;
+}
+
+/* ---- messages ---- */
+
+/* The handler owns the message's fds. 0, or -errno: close the attachment. */
+typedef int attach_fn(struct iba_vm *vm, struct attach_msg *msg);
+
+static attach_fn *const attach_handlers[] = {
+	[VNET_ATTACH_MEM_TABLE] = do_mem_table,
+	[VNET_ATTACH_QUEUE_START] = do_queue_start,
+	[VNET_ATTACH_QUEUE_STOP] = do_queue_stop,
+	[VNET_ATTACH_RESOLVE_REPLY] = do_resolve_reply,
+	[VNET_ATTACH_ROUTE_CHANGED] = do_route_changed,
+};
+#define ATTACH_HANDLERS (sizeof(attach_handlers) / sizeof(attach_handlers[0]))
+
+static void shim_readable(int fd, uint32_t events, void *ctx)
+{
+	struct iba_vm *vm = ctx;
+	struct attach_msg msg;
+	uint16_t type;
+	int ret;
+
+	(void)events;
+	while (!vm->fault) {
+		ret = attach_recv(fd, &msg);
+		if (ret == -EAGAIN)
+			return;
+		if (ret <= 0) {
+			if (ret < 0)
+				log_warn("vm %s: shim: %s", vm->name,
+					 strerror(-ret));
+			iba_vm_fault(vm, "detached");
+			return;
+		}
+		type = le16toh(msg.hdr.type);
+		if (type >= ATTACH_HANDLERS || !attach_handlers[type]) {
+			close_fds(msg.fds, msg.nfds);
+			ret = -EPROTO;
+		} else {
+			ret = attach_handlers[type](vm, &msg);
+		}
+		if (ret < 0) {
+			log_warn("vm %s: attach message %u: %s", vm->name, type,
+				 strerror(-ret));
+			iba_vm_fault(vm, "bad message from the shim");
+		}
+	}
+}
+
+/* ---- birth and death ---- */
+
+static bool sizes_ok(const struct vnet_attach_hello *hello)
+{
+	uint32_t small = le32toh(hello->rwq_buf_size[VNET_RWQ_SMALL]);
+	uint32_t large = le32toh(hello->rwq_buf_size[VNET_RWQ_LARGE]);
+
+	return small && small <= large && large <= VTOE_MSG_LEN_MAX;
+}
+
+static struct iba_vm *vm_create(struct iba_tenant *t, int fd,
+				const struct vnet_attach_hello *hello)
+{
+	struct iba_vm *vm = calloc(1, sizeof(*vm));
+
+	if (!vm)
+		return NULL;
+	vm->tenant = t;
+	vm->fd = fd;
+	memcpy(vm->name, hello->vm, sizeof(vm->name));
+	memcpy(vm->mac, hello->mac, sizeof(vm->mac));
+	for (int i = 0; i < VNET_RWQ_CLASSES; i++)
+		vm->rwq_buf_size[i] = le32toh(hello->rwq_buf_size[i]);
+	guest_mem_init(&vm->mem);
+	for (int i = 0; i < IBA_Q_COUNT; i++) {
+		vm->queue[i].vm = vm;
+		virtq_init(&vm->queue[i].vq);
+	}
+	TAILQ_INIT(&vm->events);
+	vm->source = loop_add_fd(t->loop, fd, EPOLLIN, shim_readable, vm);
+	if (!vm->source) {
+		free(vm);
+		return NULL;
+	}
+	TAILQ_INSERT_TAIL(&t->vms, vm, link);
+	t->vm_count++;
+	return vm;
+}
+
+/* Takes fd. */
+void iba_vm_attach(struct iba_tenant *t, int fd, uint32_t seq,
+		   const struct vnet_attach_hello *hello)
+{
+	struct iba_vm *old = iba_tenant_vm_by_mac(t, hello->mac);
+	enum vtoe_reason refuse = VTOE_REASON_NONE;
+
+	if (old) { /* its shim has come again before we saw the end of file */
+		log_warn("vm %s: attaches again, the old session ends",
+			 old->name);
+		iba_vm_fault(old, "replaced");
+	}
+	if (!sizes_ok(hello))
+		refuse = VTOE_REASON_PROTOCOL;
+	else if (!vm_create(t, fd, hello))
+		refuse = VTOE_REASON_LIMIT;
+	send_hello_reply(t->cfg, fd, seq, refuse);
+	if (refuse) {
+		log_warn("vm %s: refused: %s", hello->vm,
+			 vtoe_reason_name(refuse));
+		close(fd);
+		return;
+	}
+	log_info("vm %s: attached, tenant %u, mac %02x:%02x:%02x:%02x:%02x:%02x",
+		 hello->vm, t->id, hello->mac[0], hello->mac[1], hello->mac[2],
+		 hello->mac[3], hello->mac[4], hello->mac[5]);
+}
+
+void iba_vm_fault(struct iba_vm *vm, const char *why)
+{
+	if (vm->fault)
+		return;
+	vm->fault = true;
+	log_info("vm %s: session ends: %s", vm->name, why);
+	iba_tenant_dirty(vm);
+}
+
+void iba_vm_destroy(struct iba_vm *vm)
+{
+	struct iba_tenant *t = vm->tenant;
+	struct iba_conn *conn;
+
+	vm->gone = true;
+	vm->hello = false;
+	iba_vm_reset_conns(vm, VTOE_REASON_PEER_GONE);
+	leave_rings(vm);
+	TAILQ_FOREACH(conn, &t->orphans, time_link)
+		if (conn->vm == vm)
+			conn->vm = NULL;
+	for (int i = 0; i < IBA_Q_COUNT; i++)
+		queue_stop(&vm->queue[i]);
+	iba_send_slots_destroy(vm);
+	guest_mem_clear(&vm->mem);
+	forget_routes(vm);
+	for (size_t i = 0; i < sizeof(vm->sid) / sizeof(vm->sid[0]); i++)
+		free(vm->sid[i]);
+	if (vm->ready)
+		TAILQ_REMOVE(&t->ready, vm, ready_link);
+	if (vm->dirty)
+		TAILQ_REMOVE(&t->dirty, vm, dirty_link);
+	TAILQ_REMOVE(&t->vms, vm, link);
+	t->vm_count--;
+	loop_remove_fd(vm->source);
+	close(vm->fd);
+	free(vm);
+}
+
+void iba_vm_reset_conns(struct iba_vm *vm, enum vtoe_reason reason)
+{
+	struct iba_conn *conn;
+
+	while ((conn = LIST_FIRST(&vm->conns)))
+		iba_conn_close(conn, reason, true);
+}
+
+void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason)
+{
+	struct iba_conn_set done = LIST_HEAD_INITIALIZER(done);
+	struct iba_conn *conn;
+
+	/* one that fails may vanish, and so may its mate in the same VM */
+	while ((conn = LIST_FIRST(&vm->conns))) {
+		LIST_REMOVE(conn, vm_link);
+		LIST_INSERT_HEAD(&done, conn, vm_link);
+		iba_conn_fail(conn, reason, true);
+	}
+	while ((conn = LIST_FIRST(&done))) {
+		LIST_REMOVE(conn, vm_link);
+		LIST_INSERT_HEAD(&vm->conns, conn, vm_link);
+	}
+}
+
+/* ---- what the guest sees ---- */
+
+static void return_all(struct iba_vm *vm, struct virtq *vq)
+{
+	struct virtq_chain *chain = &vm->tenant->chain;
+
+	/* no more than the ring holds, however fast the guest posts */
+	for (unsigned int i = 0; vq->running && i < vq->num; i++) {
+		if (virtq_pop(vq, chain) <= 0)
+			break;
+		virtq_push(vq, chain->head, 0);
+	}
+	if (vq->running)
+		virtq_publish_notify(vq);
+}
+
+void iba_vm_return_buffers(struct iba_vm *vm)
+{
+	iba_fabric_tcp.forget_vm(vm);
+	iba_fabric_local.forget_vm(vm);
+	for (int i = IBA_Q_EQ; i < IBA_Q_COUNT; i++)
+		return_all(vm, &vm->queue[i].vq);
+}
+
+static void queue_show(struct iba_queue *q)
+{
+	if (!q->vq.running || q->told == q->vq.used_idx)
+		return;
+	q->told = q->vq.used_idx;
+	virtq_publish_notify(&q->vq);
+}
+
+/*
+ * Data is visible before the events that follow it; the event queue rings
+ * first, since a connection's ESTABLISHED is what the data needs.
+ */
+void iba_vm_publish(struct iba_vm *vm)
+{
+	for (int i = IBA_Q_RWQ; i < IBA_Q_COUNT; i++)
+		if (vm->queue[i].vq.running)
+			virtq_publish(&vm->queue[i].vq);
+	iba_event_flush(vm);
+	for (int i = 0; i < IBA_Q_COUNT; i++)
+		queue_show(&vm->queue[i]);
+}
