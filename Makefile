@@ -21,6 +21,8 @@ HARDEN  := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
 HOST_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) \
 	      -Iproto -Ihost/common
 HOST_LDFLAGS = -pie -Wl,-z,relro,-z,now $(LDFLAGS)
+# make V=1 shows whole command lines.
+SHOW     = $(if $(V),,@echo "  BUILD $@"; )
 # Unit tests and fuzz replays always run under the sanitizers.
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all \
 	   -fno-omit-frame-pointer
@@ -45,19 +47,19 @@ all: $(DAEMONS) $(GUEST) tests
 
 $(O)/host/vnet-shim: $(call obj,$(SHIM_SRC) $(COMMON_SRC))
 	@mkdir -p $(@D)
-	$(CC) $(HOST_LDFLAGS) -o $@ $^ $(SHIM_LIBS)
+	$(SHOW)$(CC) $(HOST_LDFLAGS) -o $@ $^ $(SHIM_LIBS)
 
 $(O)/host/vnet-ibagent: $(call obj,$(AGENT_SRC) $(COMMON_SRC))
 	@mkdir -p $(@D)
-	$(CC) $(HOST_LDFLAGS) -o $@ $^ $(AGENT_LIBS)
+	$(SHOW)$(CC) $(HOST_LDFLAGS) -o $@ $^ $(AGENT_LIBS)
 
 $(O)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) -I$(<D) -Itests/unit -MMD -MP -c -o $@ $<
+	$(SHOW)$(CC) $(HOST_CFLAGS) -I$(<D) -Itests/unit -MMD -MP -c -o $@ $<
 
 $(O)/san/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) -U_FORTIFY_SOURCE $(SAN) -I$(<D) -Itests/unit -MMD -MP -c -o $@ $<
+	$(SHOW)$(CC) $(HOST_CFLAGS) -U_FORTIFY_SOURCE $(SAN) -I$(<D) -Itests/unit -MMD -MP -c -o $@ $<
 
 -include $(shell find $(O)/obj $(O)/san -name '*.d' 2>/dev/null)
 
@@ -67,12 +69,13 @@ VNS_SRC := $(filter-out %/vnet-run.c,$(wildcard guest/libvnetsock/*.c))
 
 $(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vnet_sock.h
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -fPIC -shared \
-		-fvisibility=hidden -Iproto -o $@ $(VNS_SRC) -ldl -lpthread
+	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -fPIC -shared \
+		-fvisibility=hidden -fexceptions -Wl,-z,now -Wl,-z,defs \
+		-Wl,-soname,libvnetsock.so -Iproto -o $@ $(VNS_SRC)
 
 $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
+	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
 
 # ---- guest: kernel modules, built in a mirror of symbolic links ----
 

@@ -58,23 +58,21 @@ static int raw_close(int fd)
 	return (int)syscall(SYS_close, fd);
 }
 
-static const struct vns_next raw_next = {
-	.socket = raw_socket,
-	.connect = raw_connect,
-	.listen = raw_listen,
-	.close = raw_close,
-};
-
 /* For calls from within set_up(). */
 static const struct vns_config early = {
-	.next = raw_next,
+	.next = {
+		.socket = raw_socket,
+		.connect = raw_connect,
+		.listen = raw_listen,
+		.close = raw_close,
+	},
 	.mode = -1,
 	.log_level = VNS_LOG_OFF,
 };
 
 static void find_next(struct vns_next *next)
 {
-	*next = raw_next;
+	*next = early.next;
 	/* The detour is POSIX's way to turn an object pointer into a function's. */
 #define FIND(name)                                                            \
 	do {                                                                  \
