@@ -144,11 +144,33 @@ static void on_timer(void *ctx)
 	}
 }
 
+/* Disarming the fourth moves the last one up, past the second. */
+static void test_heap(void)
+{
+	static const int delays[] = { 5, 50, 10, 55, 60, 15, 20 };
+	struct numbered n[7] = { 0 };
+	int i, good = 1;
+
+	fired_count = 0;
+	for (i = 0; i < 7; i++) {
+		n[i].number = delays[i];
+		n[i].timer = loop_timer_create(loop, on_timer, &n[i]);
+		loop_timer_arm(n[i].timer, delays[i]);
+	}
+	loop_timer_disarm(n[3].timer);
+	run_ms(80);
+	for (i = 0; i < 6; i++)
+		good &= fired[i] == (int[]){ 5, 10, 15, 20, 50, 60 }[i];
+	ok(good && fired_count == 6, "disarmed in the middle: order stays");
+	for (i = 0; i < 7; i++)
+		loop_timer_destroy(n[i].timer);
+}
+
 static void test_timers(void)
 {
 	static const int delays[] = { 9, 3, 7, 1, 5, 8, 2, 6, 4, 0 };
 	struct numbered n[10] = { 0 }, many[200] = { 0 };
-	uint64_t start;
+	uint64_t start, spins;
 	int i, good = 1;
 
 	fired_count = 0;
@@ -210,9 +232,14 @@ static void test_timers(void)
 	for (i = 0; i < 200; i += 4)
 		loop_timer_destroy(many[(i * 7) % 200].timer);
 
+	test_heap();
+
 	start = loop_now_us();
+	spins = loop_get_stats(loop)->spins;
 	run_ms(20);
 	ok(loop_now_us() - start >= 20000, "never early");
+	ok(loop_get_stats(loop)->spins - spins <= 2,
+	   "and without spinning through the last millisecond");
 }
 
 /* ---- pollers ---- */
@@ -254,14 +281,14 @@ static void test_pollers(void)
 	ok(a.calls > 100 && stats->spins - spins >= 100,
 	   "no sleep while it finds work");
 
-	loop_set_spin(loop, 10000);
+	loop_set_spin(loop, 1000000);
 	a.work = 1;
 	a.calls = 0;
 	sleeps = stats->sleeps;
-	run_ms(8);
+	run_ms(50);
 	ok(a.calls > 100 && stats->sleeps == sleeps,
 	   "nor for spin_us after that");
-	a.calls = 0;
+	loop_set_spin(loop, 10000);
 	run_ms(30);
 	ok(stats->sleeps > sleeps, "then it sleeps");
 	/* others get their turn while it spins */

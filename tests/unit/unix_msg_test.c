@@ -398,6 +398,10 @@ static void test_attach(void)
 		   attach_recv(ends[1], &msg) == 1 && msg.nfds == 8,
 	   "MEM_TABLE with all regions");
 	close_fds(msg.fds, msg.nfds);
+	raw_message(&kinds[2], raw);
+	raw[16] = VNET_ATTACH_REGIONS_MAX + 1;
+	send_raw(raw, 16 + 200, VNET_ATTACH_REGIONS_MAX + 1);
+	refused("MEM_TABLE", "with one region more, and its descriptor");
 	memset(&body, 0, sizeof(body));
 	ok(attach_send(ends[0], VNET_ATTACH_MEM_TABLE, 0, &body, NULL, 0) == 0 &&
 		   attach_recv(ends[1], &msg) == 1,

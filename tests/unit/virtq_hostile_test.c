@@ -8,6 +8,7 @@
 
 #define NUM 512
 #define HEAD 3
+#define BEHIND (NUM + 8) /* its entries of the avail ring are free by then */
 
 #define NEXT VRING_DESC_F_NEXT
 #define WRITE VRING_DESC_F_WRITE
@@ -21,13 +22,18 @@ static void set(struct rig *rig, uint16_t i, uint64_t gpa, uint32_t len,
 						   htole16(next) };
 }
 
-/* Makes descriptor HEAD point to a table of count entries; returns it. */
+/*
+ * Makes descriptor HEAD point to a table of count entries; returns it. Behind
+ * its end stands a good descriptor, for who goes on to read there.
+ */
 static struct vring_desc *set_table(struct rig *rig, unsigned int count)
 {
-	uint64_t gpa = ring_memory_alloc(&rig->memory, count * 16, 16);
+	uint64_t gpa = ring_memory_alloc(&rig->memory, (count + 1) * 16, 16);
+	struct vring_desc *table = ring_memory_at(&rig->memory, gpa);
 
+	table[count] = (struct vring_desc){ RIG_GPA, 1, 0, 0 };
 	set(rig, HEAD, gpa, count * 16, INDIRECT, 0);
-	return ring_memory_at(&rig->memory, gpa);
+	return table;
 }
 
 static void self_loop(struct rig *rig)
@@ -41,9 +47,13 @@ static void loop_of_two(struct rig *rig)
 	set(rig, 9, RIG_GPA, 1, NEXT, HEAD);
 }
 
+/* In the avail ring behind the table stands what looks like a good one. */
 static void next_out_of_range(struct rig *rig)
 {
-	set(rig, HEAD, RIG_GPA, 1, NEXT, NUM);
+	struct vring_desc behind = { RIG_GPA, 1, 0, 0 };
+
+	set(rig, HEAD, RIG_GPA, 1, NEXT, BEHIND);
+	memcpy(&rig->driver.desc[BEHIND], &behind, sizeof(behind));
 }
 
 static void next_at_the_end(struct rig *rig)
@@ -149,8 +159,18 @@ static void nested_indirect(struct rig *rig)
 {
 	struct vring_desc *table = set_table(rig, 2);
 
+	/* the inner table is the descriptor behind the outer one: a good one */
 	table[0] = (struct vring_desc){ RIG_GPA, 1, NEXT, 1 };
-	table[1] = (struct vring_desc){ RIG_GPA, 16, INDIRECT, 0 };
+	table[1] = (struct vring_desc){
+		le64toh(rig->driver.desc[HEAD].addr) + 32, 16, INDIRECT, 0
+	};
+}
+
+/* Nested without an end, though no table but the ring's own is used. */
+static void indirect_to_the_ring_itself(struct rig *rig)
+{
+	set(rig, HEAD, rig->driver.desc_gpa, 16 * 16, INDIRECT, 0);
+	set(rig, 0, rig->driver.desc_gpa, 16 * 16, INDIRECT, 0);
 }
 
 static void table_next_out_of_range(struct rig *rig)
@@ -194,6 +214,7 @@ static const struct offence {
 	{ "indirect table outside", table_outside },
 	{ "indirect table across regions", table_crossing_regions },
 	{ "nested indirect", nested_indirect },
+	{ "indirect to the ring itself", indirect_to_the_ring_itself },
 	{ "next out of the indirect table", table_next_out_of_range },
 	{ "loop in the indirect table", table_loop },
 };
@@ -378,6 +399,7 @@ int main(void)
 	struct rig rig;
 	unsigned int i;
 
+	alarm(60); /* a chain without an end */
 	rig_up(&rig, NUM, false, true);
 	for (i = 0; i < sizeof(offences) / sizeof(offences[0]); i++)
 		try_offence(&rig, &offences[i]);

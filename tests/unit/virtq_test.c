@@ -40,6 +40,9 @@ static void test_start(void)
 	ok(!vq->running && virtq_pop(vq, &rig.chain) == 0 &&
 		   !virtq_has_work(vq) && !virtq_enable_kicks(vq),
 	   "start: nothing runs after a refusal");
+	/* good addresses, but the mapping is not aligned as they are */
+	guest_mem_add(mem, 0x10000000, 0x10000, 0, 1, dup(rig.memory.fd));
+	is_int(START(64, 0x10000000, a, u), -EINVAL, "start: misaligned mapping");
 	is_int(START(64, d, a, u), 0, "start: good");
 	is_int(rig_pop(&rig), 0, "start: an empty ring");
 	is_int(virtq_stop(vq), 0, "stop: at position 0");
@@ -248,6 +251,13 @@ static void test_doorbells(bool event_idx)
 	ok(!virtq_enable_kicks(&rig.vq), "%s: nothing missed", mode);
 	ring_driver_add(&rig.driver, &p, 1, 0, &cookie, 0);
 	ok(ring_driver_kick(&rig.driver), "%s: doorbell again", mode);
+	rig_pop(&rig);
+	/* the one that served the ring before left it as if nobody need ring */
+	virtq_disable_kicks(&rig.vq);
+	rig.driver.used->ring[16].id = htole32(0xffff);
+	is_int(rig_start(&rig, rig.vq.last_avail, false, NULL), 0, "restart");
+	ring_driver_add(&rig.driver, &p, 0, 1, &cookie, 0);
+	ok(ring_driver_kick(&rig.driver), "%s: doorbell after a restart", mode);
 	rig_down(&rig);
 }
 
@@ -348,6 +358,7 @@ static void test_unpop(void)
 
 /* ---- two threads that sleep ---- */
 
+/* Enough for a missing fence to show in about every second run. */
 #define STRESS_TOTAL 100000
 
 static bool wait_readable(int fd)
@@ -356,6 +367,8 @@ static bool wait_readable(int fd)
 
 	return poll(&pfd, 1, 10000) == 1;
 }
+
+static bool gave_up; /* a side that sleeps found nothing in time */
 
 static void *stress_device(void *ctx)
 {
@@ -374,11 +387,107 @@ static void *stress_device(void *ctx)
 		} while (virtq_enable_kicks(&rig->vq));
 		if (done == STRESS_TOTAL)
 			break;
-		if (!wait_readable(rig->vq.kick_fd))
+		if (!wait_readable(rig->vq.kick_fd)) {
+			gave_up = true;
 			return "the device missed a doorbell";
+		}
 		virtq_ack_kick(&rig->vq);
 	}
 	return NULL;
+}
+
+static void *stress_driver(void *ctx)
+{
+	struct ring_piece p = { RIG_GPA, 1 };
+	struct rig *rig = ctx;
+	static int cookie;
+	long got = 0;
+
+	while (got < STRESS_TOTAL) {
+		if (ring_driver_add(&rig->driver, &p, 0, 1, &cookie, 0) >= 0)
+			ring_driver_publish(&rig->driver);
+		while (!ring_driver_enable_calls(&rig->driver)) {
+			if (!wait_readable(rig->driver.call_fd)) {
+				gave_up = true;
+				return "the driver missed an interrupt";
+			}
+			ring_driver_ack_call(&rig->driver);
+		}
+		ring_driver_disable_calls(&rig->driver);
+		while (ring_driver_get_used(&rig->driver, NULL))
+			got++;
+	}
+	return NULL;
+}
+
+/* A delay that wanders, so that the two sides meet at every offset. */
+static void dither(long i)
+{
+	long n = i % 397;
+
+	while (n--)
+		__asm__ volatile("" ::: "memory");
+}
+
+static void spin_driver(struct rig *rig)
+{
+	struct ring_piece p = { RIG_GPA, 1 };
+	static int cookie;
+	long i;
+
+	ring_driver_disable_calls(&rig->driver);
+	for (i = 0; i < STRESS_TOTAL; i++) {
+		ring_driver_add(&rig->driver, &p, 0, 1, &cookie, 0);
+		dither(i);
+		ring_driver_kick(&rig->driver);
+		while (!ring_driver_get_used(&rig->driver, NULL))
+			if (__atomic_load_n(&gave_up, __ATOMIC_RELAXED))
+				return;
+	}
+}
+
+static void spin_device(struct rig *rig)
+{
+	long i;
+
+	virtq_disable_kicks(&rig->vq);
+	for (i = 0; i < STRESS_TOTAL; i++) {
+		while (rig_pop(rig) != 1)
+			if (__atomic_load_n(&gave_up, __ATOMIC_RELAXED))
+				return;
+		virtq_push(&rig->vq, rig->chain.head, 0);
+		dither(i);
+		virtq_publish_notify(&rig->vq);
+	}
+}
+
+/*
+ * One side sleeps and the other spins, one buffer at a time, so that the one is
+ * just about to sleep when the other has something for it: without the fences,
+ * or with a look in the wrong order, a wake-up is soon lost.
+ */
+static void test_race(bool event_idx, bool device_sleeps)
+{
+	pthread_t thread;
+	struct rig rig;
+	char *why;
+
+	gave_up = false;
+	rig_up(&rig, 1, event_idx, false);
+	if (device_sleeps) {
+		pthread_create(&thread, NULL, stress_device, &rig);
+		spin_driver(&rig);
+	} else {
+		pthread_create(&thread, NULL, stress_driver, &rig);
+		spin_device(&rig);
+	}
+	pthread_join(thread, (void **)&why);
+	ok(!why, "%s sleeps, the other spins, %s",
+	   device_sleeps ? "device" : "driver",
+	   event_idx ? "event index" : "flags");
+	if (why)
+		note("%s", why);
+	rig_down(&rig);
 }
 
 /* A lost wake-up of either side is a time-out. */
@@ -444,5 +553,9 @@ int main(void)
 	test_unpop();
 	test_stress(false);
 	test_stress(true);
+	test_race(false, true);
+	test_race(true, true);
+	test_race(false, false);
+	test_race(true, false);
 	return tap_done();
 }
