@@ -21,6 +21,13 @@
  *
  * A CID that the receiver does not know is answered with nothing: the RST that
  * ended it is on its way.
+ *
+ * The tcp fabric has one lane for each pair of tenant processes. A verbs lane
+ * joins two VMs, because a queue pair is bound to one shared receive queue and
+ * that is the VM's: three queue pairs, one a receive class and one for control
+ * messages, made by the RDMA connection manager with vnet_lane_cm as private
+ * data. There an RST is answered by an RST, once, and its counts tell how many
+ * messages are still on their way (docs/abi-spike.md).
  */
 #ifndef VNET_PEER_H
 #define VNET_PEER_H
@@ -64,8 +71,12 @@ struct vnet_peer_lane_ask {
 	__le32 tenant;
 	__le16 fabric; /* VTOE_FABRIC_* */
 	__le16 reserved;
+	/* VTOE_FABRIC_VERBS: the VMs that the lane joins; else zero */
+	__u8 local_mac[VNET_MAC_LEN];
+	__u8 remote_mac[VNET_MAC_LEN];
+	__u8 reserved1[4];
 };
-VNET_ASSERT_SIZE(vnet_peer_lane_ask, 8);
+VNET_ASSERT_SIZE(vnet_peer_lane_ask, 24);
 
 struct vnet_peer_lane_answer {
 	__le32 status; /* enum vtoe_reason: NONE, PEER_NO_VTOE (no VM of the tenant), ... */
@@ -96,6 +107,27 @@ struct vnet_lane_hello_reply {
 };
 VNET_ASSERT_SIZE(vnet_lane_hello_reply, 16);
 
+/* struct vnet_lane_cm.kind */
+#define VNET_LANE_QP_SMALL 0   /* bound to the SRQ of VNET_RWQ_SMALL */
+#define VNET_LANE_QP_LARGE 1   /* bound to the SRQ of VNET_RWQ_LARGE */
+#define VNET_LANE_QP_CONTROL 2 /* receive buffers of the agent's own */
+
+/*
+ * RDMA CM private data of the requests and replies that make a verbs lane.
+ * Always sent whole: the length does not survive (a request carries 56 bytes
+ * at most, IBTA vol. 1 section 12.7.29, and arrives padded with zeros).
+ */
+struct vnet_lane_cm {
+	__le32 magic; /* VNET_PEER_MAGIC */
+	__le16 version;
+	__u8 kind; /* VNET_LANE_QP_* */
+	__u8 reserved;
+	__le32 recv_bufs; /* control messages that the sender of this can take at first */
+	__le32 reserved1;
+	__u8 token[VNET_TOKEN_LEN];
+};
+VNET_ASSERT_SIZE(vnet_lane_cm, 48);
+
 /* Payload of VTOE_MSG_REQ; the initial credit is in the message header. */
 struct vnet_lane_req {
 	__le32 cid; /* of the active side */
@@ -121,7 +153,8 @@ VNET_ASSERT_SIZE(vnet_lane_rep, 16);
 struct vnet_lane_rej {
 	__le32 reason; /* enum vtoe_reason */
 	__le32 reserved;
+	__le32 sent[VNET_RWQ_CLASSES]; /* RST: messages the sender has sent in all */
 };
-VNET_ASSERT_SIZE(vnet_lane_rej, 8);
+VNET_ASSERT_SIZE(vnet_lane_rej, 16);
 
 #endif /* VNET_PEER_H */

@@ -28,6 +28,20 @@
  * has not consumed. The sending guest keeps the bytes from there on. A used SWQ
  * entry only says that the agent needs the ring slot and the memory no longer.
  *
+ * When a grant ends. Granted buffers are promised until CLOSE is answered or a
+ * DISCONNECTED event without VTOE_DISC_F_FIN has come; FIN does not end a grant.
+ *
+ * Order between queues. Each queue is in order by itself; between queues:
+ *  - the guest makes RWQ buffers available before it publishes the message or
+ *    command that grants them, and the agent, having taken that message, looks
+ *    at the RWQs before it forwards the grant;
+ *  - the guest publishes what stands on the SWQ before a command that must not
+ *    overtake it, and the agent takes the whole SWQ before it executes a
+ *    command: CLOSE overtakes no acknowledgement;
+ *  - EQ and RWQ are not ordered: DISCONNECTED with FIN may come before the data
+ *    it ends (final_offset tells), and data before CONNECT_ESTABLISHED or
+ *    before the answer to ACCEPT.
+ *
  * Credit and ack ride on every message; a message of type VTOE_MSG_CREDIT, and
  * the event VTOE_EV_CREDIT at the other end, carry them alone.
  */
@@ -198,6 +212,10 @@ struct vtoe_reply {
 			__le16 fabrics;	    /* mask of 1 << VTOE_FABRIC_* */
 			__le32 max_sockets; /* SIDs that may live at once */
 			__le64 features;
+			/* Descriptors that the payload of one SWQ chain, or
+			 * one RWQ chain, may have; at least 5. */
+			__le16 max_pieces;
+			__le16 reserved[3];
 		} hello;
 		struct {
 			__le32 cid;
@@ -216,7 +234,9 @@ VNET_ASSERT_SIZE(vtoe_reply, 48);
 /*
  * ---- SWQ, RWQ: messages ----
  *
- * SWQ: a readable chain [vtoe_msg_hdr][len bytes]. RWQ: a writable chain of
+ * SWQ: a readable chain [vtoe_msg_hdr][len bytes], the payload in at most
+ * vtoe_reply.u.hello.max_pieces descriptors. A DATA message has at least one
+ * byte. RWQ: a writable chain of
  * sizeof(vtoe_msg_hdr) + rwq_buf_size[class] bytes; used with header and
  * payload length. The same header goes over lanes between agents.
  */
@@ -244,7 +264,12 @@ struct vtoe_msg_hdr {
 	__le16 reserved;
 	__le32 len;	/* bytes of payload */
 	__le32 id;	/* SWQ, RWQ: SID of this guest; lane: CID of the receiving agent */
-	__le32 reserved1;
+	/*
+	 * Between agents, on fabrics where control messages take receive
+	 * buffers: how many of them the writer can take in all (cumulative,
+	 * wraps). Zero on rings and on the other fabrics.
+	 */
+	__le32 lane_limit;
 	__le64 offset;	/* of the first payload byte */
 	struct vtoe_credit credit;
 };

@@ -40,6 +40,7 @@
 #define IBA_LISTEN_HASH 256
 #define IBA_TABLE_CHUNK 1024 /* entries */
 #define IBA_SLOT_IOV 18	     /* buffers of a chain kept without allocation */
+#define IBA_PIECES_MAX 64     /* descriptors that the payload of a chain may have */
 
 /*
  * Why something a guest or a peer sent was not acted on.

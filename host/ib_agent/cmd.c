@@ -85,6 +85,7 @@ static enum vtoe_reason do_hello(struct iba_vm *vm, struct iba_conn *conn,
 	iba_tenant_ready(vm);
 	reply->u.hello.fabrics = htole16(iba_config_fabrics(cfg));
 	reply->u.hello.max_sockets = htole32(cfg->max_connections);
+	reply->u.hello.max_pieces = htole16(IBA_PIECES_MAX);
 	log_info("vm %s: driver says hello", vm->name);
 	return VTOE_REASON_NONE;
 }
@@ -334,8 +335,12 @@ bool iba_cmd_run(struct iba_vm *vm)
 	unsigned int done = 0;
 	int ret = 0;
 
-	if (!cr->running)
+	if (!cr->running || !virtq_has_work(cr))
 		return false;
+	/* A command overtakes nothing that was sent before it (vnet_vtoe.h);
+	 * bounded, for a guest that never stops sending. */
+	for (unsigned int i = 0; i < VIRTQ_NUM_MAX && iba_send_run(vm); i++)
+		;
 	while (done < PASS_COMMANDS && !vm->fault) {
 		ret = virtq_pop(cr, chain);
 		if (ret <= 0)

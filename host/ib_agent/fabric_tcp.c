@@ -547,7 +547,7 @@ static int rx_parse(struct iba_lane *lane)
 	if (hdr.type >= RX_ROWS || !rx_rows[hdr.type].fn)
 		return malformed(lane, "message type");
 	row = &rx_rows[hdr.type];
-	if (hdr.reserved || hdr.reserved1 ||
+	if (hdr.reserved || hdr.lane_limit ||
 	    (hdr.flags & ~VTOE_MSG_F_WANT_CREDIT))
 		return malformed(lane, "reserved field");
 	if (hdr.type != VTOE_MSG_DATA && le32toh(hdr.len) != row->len)

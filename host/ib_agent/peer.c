@@ -320,12 +320,13 @@ static void do_hello(struct iba_peer *peer, uint32_t seq, const void *body)
 static void do_lane_ask(struct iba_peer *peer, uint32_t seq, const void *body)
 {
 	struct vnet_peer_lane_answer answer = { 0 };
+	static const uint8_t zero[sizeof(((struct vnet_peer_lane_ask *)0)->reserved1)];
 	struct vnet_peer_lane_ask ask;
 	uint16_t fabric;
 	enum vtoe_reason reason;
 
 	memcpy(&ask, body, sizeof(ask));
-	if (ask.reserved) {
+	if (ask.reserved || memcmp(ask.reserved1, zero, sizeof(zero))) {
 		peer_end(peer, VTOE_REASON_PROTOCOL, "bad LANE_ASK");
 		return;
 	}

@@ -231,7 +231,7 @@ static bool send_one(struct iba_vm *vm, const struct virtq_chain *chain)
 			violation(conn, VTOE_REASON_PROTOCOL, "not established");
 		return false;
 	}
-	if (hdr.reserved || hdr.reserved1 ||
+	if (hdr.reserved || hdr.lane_limit ||
 	    (hdr.flags & ~VTOE_MSG_F_WANT_CREDIT)) {
 		violation(conn, VTOE_REASON_PROTOCOL, "reserved field");
 		return false;

@@ -292,6 +292,7 @@ static void reply_hello(struct vtoe_reply *r)
 					 1 << VTOE_FABRIC_VERBS);
 	LE32(r->u.hello.max_sockets, 1 << VTOE_SID_INDEX_BITS);
 	LE64(r->u.hello.features, FEATURES);
+	LE16(r->u.hello.max_pieces, 0x0506);
 }
 
 static void reply_info(struct vtoe_reply *r)
@@ -386,7 +387,10 @@ static void msg_fin(struct vtoe_msg_hdr *h)
 static void msg_rst(struct msg_rej *m)
 {
 	msg(&m->hdr, VTOE_MSG_RST, sizeof(m->rej), CID2);
+	LE32(m->hdr.lane_limit, 0x33343536);
 	LE32(m->rej.reason, VTOE_REASON_RESET);
+	LE32(m->rej.sent[VNET_RWQ_SMALL], 0x61626364);
+	LE32(m->rej.sent[VNET_RWQ_LARGE], 0x65666768);
 }
 
 static void msg_nop(struct vtoe_msg_hdr *h)
@@ -616,7 +620,9 @@ PEER(HELLO, hello)
 PEER(LANE_ASK, lane_ask)
 {
 	LE32(b->tenant, 0x123456);
-	LE16(b->fabric, VTOE_FABRIC_TCP);
+	LE16(b->fabric, VTOE_FABRIC_VERBS);
+	BYTES(b->local_mac, "RTNP\1\2");
+	BYTES(b->remote_mac, "RTNP\3\4");
 }
 
 PEER(LANE_ANSWER, lane_answer)
@@ -642,6 +648,15 @@ static void lane_hello(struct vnet_lane_hello *h)
 	LE16(h->version, VNET_PEER_VERSION);
 	LE32(h->tenant, 0x123456);
 	BYTES(h->token, TOKEN);
+}
+
+static void lane_cm(struct vnet_lane_cm *m)
+{
+	LE32(m->magic, VNET_PEER_MAGIC);
+	LE16(m->version, VNET_PEER_VERSION);
+	U8(m->kind, VNET_LANE_QP_CONTROL);
+	LE32(m->recv_bufs, 0x00000100);
+	BYTES(m->token, TOKEN);
 }
 
 static void lane_hello_reply(struct vnet_lane_hello_reply *h)
@@ -737,6 +752,7 @@ static struct vector vectors[] = {
 	VECTOR(vnet_peer_hdr, peer_pong),
 	VECTOR(vnet_lane_hello, lane_hello),
 	VECTOR(vnet_lane_hello_reply, lane_hello_reply),
+	VECTOR(vnet_lane_cm, lane_cm),
 	VECTOR(vnet_so_path, so_path),
 };
 #define VECTORS (sizeof(vectors) / sizeof(vectors[0]))

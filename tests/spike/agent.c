@@ -325,7 +325,7 @@ static void rx_done(struct agent *a, const struct ibv_wc *wc)
 			   le32toh(hdr->id));
 		return;
 	}
-	lane_told(conn->lane, le32toh(hdr->reserved1));
+	lane_told(conn->lane, le32toh(hdr->lane_limit));
 	if (conn->received[class] == le32toh(conn->granted.msg_limit[class]) ||
 	    le64toh(hdr->offset) + len > le64toh(conn->granted.byte_limit)) {
 		a->stats.violations_rx++;
@@ -345,7 +345,7 @@ static void rx_done(struct agent *a, const struct ibv_wc *wc)
 	a->stats.rx_msgs[class]++;
 	take_credit(conn, &hdr->credit, false);
 	hdr->id = htole32(conn->sid);
-	hdr->reserved1 = 0;
+	hdr->lane_limit = 0;
 	for (i = 0; i < slot->hdr_iovs; i++) {
 		memcpy(slot->hdr_iov[i].iov_base, from, slot->hdr_iov[i].iov_len);
 		from += slot->hdr_iov[i].iov_len;
@@ -364,7 +364,7 @@ static void ctrl_rx_done(struct agent *a, const struct ibv_wc *wc)
 	a->stats.ctrl_rx++;
 	lane_post_ctrl_rx(a, lane, wc->wr_id & 0xffff);
 	lane->ctrl_granted++;
-	lane_told(lane, le32toh(msg.hdr.reserved1));
+	lane_told(lane, le32toh(msg.hdr.lane_limit));
 	if (msg.hdr.type == VTOE_MSG_NOP)
 		return;
 	if (!conn || conn->lane != lane || wc->byte_len - sizeof(msg.hdr) != le32toh(msg.hdr.len)) {
@@ -461,7 +461,7 @@ static int send_data(struct agent *a, struct conn *conn, struct slot *slot, stru
 	}
 	hdr->id = htole32(conn->peer_cid);
 	hdr->credit = conn->granted;
-	hdr->reserved1 = htole32(conn->lane->ctrl_granted);
+	hdr->lane_limit = htole32(conn->lane->ctrl_granted);
 	conn->lane->ctrl_told = conn->lane->ctrl_granted;
 	conn->credit_pending = false;
 	if (ibv_post_send(conn->lane->port[class].id->qp, &wr, &bad)) {
@@ -502,7 +502,7 @@ static bool serve_swq(struct agent *a)
 		/* A grant is about buffers that were posted before it: take them first. */
 		feed_srq(a, VNET_RWQ_SMALL);
 		feed_srq(a, VNET_RWQ_LARGE);
-		if (hdr->reserved || hdr->reserved1 ||
+		if (hdr->reserved || hdr->lane_limit ||
 		    le32toh(hdr->len) != slot->total - sizeof(*hdr) ||
 		    (hdr->type != VTOE_MSG_DATA && hdr->type != VTOE_MSG_CREDIT) ||
 		    (hdr->type == VTOE_MSG_DATA) != !!hdr->len) {

@@ -224,7 +224,7 @@ static void rx_used(struct guest *g, struct rx_buf *buf, uint32_t len)
 	for (c = 0; c < N_CONNS; c++)
 		if (g->stream[c].sid == le32toh(hdr.id))
 			s = &g->stream[c];
-	if (!s || hdr.type != VTOE_MSG_DATA || hdr.reserved || hdr.reserved1 ||
+	if (!s || hdr.type != VTOE_MSG_DATA || hdr.reserved || hdr.lane_limit ||
 	    len != sizeof(hdr) + le32toh(hdr.len)) {
 		snprintf(g->fault, sizeof(g->fault), "RWQ: %u bytes, type %u, sid %#x", len, hdr.type,
 			 le32toh(hdr.id));

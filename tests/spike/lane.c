@@ -359,7 +359,7 @@ int lane_send_ctrl(struct agent *a, struct lane *lane, struct ctrl_msg *msg)
 	if (msg->hdr.type == VTOE_MSG_RST)
 		sge.length += sizeof(msg->rst);
 	msg->hdr.len = htole32(sge.length - sizeof(msg->hdr));
-	msg->hdr.reserved1 = htole32(lane->ctrl_granted);
+	msg->hdr.lane_limit = htole32(lane->ctrl_granted);
 	if (ibv_post_send(lane->port[KIND_CTRL].id->qp, &wr, &bad)) {
 		agent_fail(a, "posting a control message failed");
 		return -EIO;

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Two guests of tenant 7, on one host (fabric local) or on two (fabric tcp),
+ * that both listen on BED_PORT.
+ */
+#ifndef AGENT_BED_H
+#define AGENT_BED_H
+
+#include "hosts.h"
+#include "stream.h"
+
+#define BED_PORT 5001
+#define BED_LISTENER 1
+#define BED_TENANT 7
+
+struct bed {
+	struct test_agent agent[2];
+	unsigned int agents;
+	struct guest a, b; /* MACs 02:00:00:00:00:01 and :02 */
+	uint16_t next_port;
+	uint32_t next_sid;
+};
+
+/* Also forgets all streams. */
+bool bed_make(struct bed *bed, unsigned int agents,
+	      const struct guest_options *opt, const char *extra);
+/* Ends agent i, first of all the guests; its exit status. */
+int bed_end(struct bed *bed, unsigned int i);
+/* a of guest a connects to b of guest b; as stream_open(). */
+int bed_open(struct bed *bed, struct stream *a, struct stream *b);
+void bed_pump(struct bed *bed, int ms); /* both guests, for ms */
+int stream_close(struct stream *s, unsigned int flags);
+
+#endif /* AGENT_BED_H */

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Opens that fail and guests that break the rules, over both fabrics: each gets
+ * the event that the ABI promises, costs nobody else anything, and the agent
+ * ends without a leak.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "bed.h"
+#include "tap.h"
+
+#define HDR sizeof(struct vtoe_msg_hdr)
+
+static struct bed bed;
+
+/* ---- opens that fail ---- */
+
+/* Connects to a MAC and port; the event that ends it and its reason. */
+static unsigned int fail_open(uint8_t mac, uint16_t port, uint32_t *reason)
+{
+	struct vtoe_addr local = addr4(1, bed.next_port++);
+	struct vtoe_addr remote = addr4(2, port);
+	struct stream s;
+	struct vtoe_credit grant;
+	unsigned int type = 0;
+
+	stream_init(&s, &bed.a, bed.next_sid++, &s);
+	grant = stream_grant(&s);
+	*reason = 0;
+	if (guest_connect(&bed.a, s.sid, &local, &remote, mac, &grant))
+		return 0;
+	if (stream_wait_broken(&s)) {
+		type = s.event;
+		*reason = s.reason;
+	}
+	is_int(stream_close(&s, 0), 0, "the SID is still there to be closed");
+	streams_reset();
+	return type;
+}
+
+static void test_refused(bool tcp)
+{
+	struct vtoe_event ev;
+	struct vtoe_cmd cmd = { .opcode = htole16(VTOE_CMD_REJECT) };
+	struct vtoe_reply reply;
+	struct stream a;
+	struct vtoe_addr local = addr4(1, 39999), remote = addr4(2, BED_PORT);
+	struct vtoe_credit grant;
+	uint32_t reason;
+
+	ok(fail_open(2, 9, &reason) == VTOE_EV_CONNECT_REJECTED &&
+	   reason == VTOE_REASON_NO_LISTENER, "no listener");
+	bed.a.route_reason = VTOE_REASON_NO_ROUTE;
+	ok(fail_open(77, BED_PORT, &reason) == VTOE_EV_ADDRESS_ERROR &&
+	   reason == VTOE_REASON_NO_ROUTE, "no route");
+	bed.a.route_reason = VTOE_REASON_NONE;
+	is_int(fail_open(78, BED_PORT, &reason),
+	       tcp ? VTOE_EV_CONNECT_REJECTED : VTOE_EV_ROUTE_ERROR,
+	       "a VM that is not there");
+	is_int(reason, tcp ? VTOE_REASON_PEER_NO_VTOE : VTOE_REASON_NO_LANE,
+	       "says why");
+
+	stream_init(&a, &bed.a, 800, &a);
+	grant = stream_grant(&a);
+	guest_connect(&bed.a, 800, &local, &remote, 2, &grant);
+	ok(guest_wait_event(&bed.b, VTOE_EV_CONNECT_REQUEST, &ev), "request");
+	cmd.u.reject.cid = ev.cid;
+	cmd.u.reject.reason = htole32(VTOE_REASON_NOT_LOCAL);
+	is_int(guest_command(&bed.b, &cmd, &reply), 0, "REJECT");
+	ok(stream_wait_broken(&a) && a.event == VTOE_EV_CONNECT_REJECTED &&
+	   a.reason == VTOE_REASON_NOT_LOCAL, "arrives with its reason");
+	is_int(stream_close(&a, 0), 0, "closed");
+	grant = credit_of(0, 0, 0, 0);
+	is_int(guest_accept(&bed.b, le32toh(ev.cid), 801, &grant),
+	       VTOE_REASON_RESET, "ACCEPT of a request that is over");
+	is_int(guest_accept(&bed.b, 0x7ffffff, 801, &grant), VTOE_REASON_RESET,
+	       "ACCEPT of a CID that never was");
+	streams_reset();
+}
+
+/* The guest gives up while its peer is being asked, and the peer accepts. */
+static void test_give_up(void)
+{
+	struct vtoe_addr local = addr4(1, 38888), remote = addr4(2, BED_PORT);
+	struct vtoe_credit grant = credit_of(0, 1000, 1, 1);
+	struct vtoe_event ev;
+	struct stream b;
+	int ret;
+
+	guest_connect(&bed.a, 810, &local, &remote, 2, &grant);
+	ok(guest_wait_event(&bed.b, VTOE_EV_CONNECT_REQUEST, &ev), "request");
+	is_int(guest_simple(&bed.a, VTOE_CMD_CLOSE, 810, 0), 0,
+	       "CLOSE before the answer");
+	stream_init(&b, &bed.b, 811, &b);
+	bed_pump(&bed, 50);
+	ret = guest_accept(&bed.b, le32toh(ev.cid), 811, &grant);
+	ok(ret == VTOE_REASON_RESET || (ret == 0 && stream_wait_broken(&b)),
+	   "whoever accepts it learns that it is gone");
+	if (ret == 0)
+		stream_close(&b, 0);
+	/* the listener goes while a request is open */
+	guest_connect(&bed.b, 812, &remote, &local, 1, &grant);
+	streams_reset();
+	stream_init(&b, &bed.b, 812, &b);
+	bed_pump(&bed, 20);
+	ok(stream_wait_broken(&b), "nobody listens there");
+	stream_close(&b, 0);
+	streams_reset();
+}
+
+static void test_listener_gone(void)
+{
+	struct vtoe_addr any = { .family = 4, .port = htobe16(6000) };
+	struct vtoe_addr local = addr4(1, 37777), remote = addr4(2, 6000);
+	struct vtoe_credit grant = credit_of(0, 1000, 1, 1);
+	struct vtoe_event ev;
+	struct stream a;
+
+	is_int(guest_listen(&bed.b, 820, &any), 0, "another listener");
+	stream_init(&a, &bed.a, 821, &a);
+	guest_connect(&bed.a, 821, &local, &remote, 2, &grant);
+	ok(guest_wait_event(&bed.b, VTOE_EV_CONNECT_REQUEST, &ev) &&
+	   le32toh(ev.sid) == 820, "is asked");
+	is_int(guest_simple(&bed.b, VTOE_CMD_CLOSE, 820, 0), 0, "and closes");
+	ok(stream_wait_broken(&a) && a.event == VTOE_EV_CONNECT_REJECTED &&
+	   a.reason == VTOE_REASON_NO_LISTENER, "the request ends");
+	is_int(stream_close(&a, 0), 0, "closed");
+	is_int(guest_accept(&bed.b, le32toh(ev.cid), 822, &grant),
+	       VTOE_REASON_RESET, "a late ACCEPT is told so");
+	streams_reset();
+}
+
+/* Nobody answers: the shim does not resolve, the peer's guest does not accept. */
+static void test_timeouts(void)
+{
+	struct vtoe_addr local = addr4(1, 36000), remote = addr4(2, BED_PORT);
+	struct vtoe_credit grant = credit_of(0, 1000, 1, 1);
+	struct stream mute, late;
+	struct vtoe_event ev;
+
+	stream_init(&late, &bed.a, 830, &late);
+	stream_init(&mute, &bed.a, 831, &mute);
+	guest_connect(&bed.a, 830, &local, &remote, 2, &grant);
+	ok(guest_wait_event(&bed.b, VTOE_EV_CONNECT_REQUEST, &ev), "request");
+	bed.a.mute = true;
+	local = addr4(1, 36001);
+	guest_connect(&bed.a, 831, &local, &remote, 99, &grant);
+	bed_pump(&bed, 2000);
+	ok(!late.broken && !mute.broken, "five seconds are not over");
+	ok((bed_pump(&bed, 2000), stream_wait_broken(&mute)) &&
+	   mute.event == VTOE_EV_ADDRESS_ERROR &&
+	   mute.reason == VTOE_REASON_TIMEOUT, "the address does not resolve");
+	ok(stream_wait_broken(&late) && late.reason == VTOE_REASON_TIMEOUT,
+	   "the peer does not accept");
+	bed.a.mute = false;
+	is_int(stream_close(&late, 0) | stream_close(&mute, 0), 0, "closed");
+	is_int(guest_accept(&bed.b, le32toh(ev.cid), 832, &grant),
+	       VTOE_REASON_RESET, "a late ACCEPT is told so");
+	streams_reset();
+}
+
+/* ---- guests that break the rules ---- */
+
+/* Sends one message as hdr says; a's peer and a itself must be told. */
+static void break_rule(const char *what, struct stream *a, struct stream *b,
+		       const struct vtoe_msg_hdr *hdr, uint32_t chain,
+		       enum vtoe_reason reason)
+{
+	struct gbuf *buf = guest_send_buffer(a->g);
+
+	guest_queue(a->g, buf, hdr, chain);
+	guest_kick(a->g, G_SWQ);
+	ok(stream_wait_broken(a) && a->reason == reason &&
+	   stream_wait_broken(b) && b->reason == reason, "%s: both sides end", what);
+	is_int(stream_close(a, 0) | stream_close(b, 0), 0, "and close");
+	streams_reset();
+}
+
+enum rule { BYTE_LIMIT, MSG_LIMIT, OFFSET, LENGTH, LONG, ZERO, TYPE, REQ, FLAGS,
+	    ACK, BEHIND_FIN, RULES };
+
+static void test_rule(enum rule rule)
+{
+	static const char *const names[RULES] = {
+		"byte limit", "message limit", "offset", "length", "too long",
+		"no bytes", "type", "lane message", "flags", "acknowledgement",
+		"behind FIN",
+	};
+	uint32_t len = 100, chain = 0;
+	enum vtoe_reason reason = VTOE_REASON_PROTOCOL;
+	struct vtoe_msg_hdr hdr;
+	struct stream a, b;
+
+	stream_init(&a, &bed.a, bed.next_sid++, &b);
+	stream_init(&b, &bed.b, bed.next_sid++, &a);
+	b.window = 5000;
+	b.msg_window[0] = 2;
+	b.hold = true;
+	if (stream_open(&a, &b, BED_LISTENER, BED_PORT, bed.next_port++)) {
+		ok(false, "%s: opens", names[rule]);
+		return;
+	}
+	if (rule == MSG_LIMIT)
+		while (stream_send(&a, 10))
+			;
+	stream_header(&a, &hdr, VTOE_MSG_DATA, len);
+	switch (rule) {
+	case BYTE_LIMIT:
+		len = 5001;
+		hdr.len = htole32(len);
+		reason = VTOE_REASON_CREDIT;
+		break;
+	case MSG_LIMIT:
+		reason = VTOE_REASON_CREDIT;
+		break;
+	case OFFSET:
+		hdr.offset = htole64(1);
+		break;
+	case LENGTH:
+		chain = HDR + 101;
+		break;
+	case LONG:
+		hdr.len = htole32(0xffffffff);
+		break;
+	case ZERO:
+		hdr.len = 0;
+		chain = HDR;
+		break;
+	case TYPE:
+		hdr.type = 99;
+		break;
+	case REQ:
+		hdr.type = VTOE_MSG_RST;
+		break;
+	case FLAGS:
+		hdr.flags = 0x80;
+		break;
+	case ACK:
+		hdr.credit.ack = htole64(1);
+		break;
+	case BEHIND_FIN:
+		guest_shutdown(a.g, a.sid, 50);
+		break;
+	default:
+		break;
+	}
+	break_rule(names[rule], &a, &b, &hdr, chain ? chain : (uint32_t)HDR + len,
+		   reason);
+}
+
+/* Nobody is hurt by what has no connection. */
+static void test_strays(void)
+{
+	struct vtoe_msg_hdr hdr;
+	struct stream a, b;
+	struct gbuf *buf;
+
+	is_int(bed_open(&bed, &a, &b), 0, "a connection");
+	stream_header(&a, &hdr, VTOE_MSG_DATA, 10);
+	hdr.id = htole32(a.sid | 1u << VTOE_SID_INDEX_BITS);
+	guest_queue(&bed.a, guest_send_buffer(&bed.a), &hdr, HDR + 10);
+	hdr.id = htole32(0xfffff);
+	guest_queue(&bed.a, guest_send_buffer(&bed.a), &hdr, HDR + 10);
+	buf = guest_send_buffer(&bed.a);
+	guest_queue(&bed.a, buf, &hdr, HDR - 1);
+	guest_kick(&bed.a, G_SWQ);
+	bed_pump(&bed, 50);
+	ok(!buf->busy && !bed.a.eof, "messages for nobody come back");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE), "the connection goes on");
+	is_int(stream_close(&a, 0), 0, "close");
+	ok(stream_wait_broken(&b), "reset");
+	is_int(stream_close(&b, 0), 0, "close");
+	streams_reset();
+}
+
+static void test_not_posted(void)
+{
+	struct stream a, b;
+
+	stream_init(&a, &bed.a, bed.next_sid++, &b);
+	stream_init(&b, &bed.b, bed.next_sid++, &a);
+	b.msg_window[1] = 100; /* of 64 */
+	b.window = 100 << 20;
+	is_int(stream_open(&a, &b, BED_LISTENER, BED_PORT, bed.next_port++), 0,
+	       "opens");
+	for (int i = 0; i < 70; i++) {
+		if (!stream_send(&a, G_LARGE))
+			break;
+		guest_kick(&bed.a, G_SWQ);
+		guest_poll(&bed.a, 0);
+	}
+	for (int i = 0; i < 200 && !a.broken; i++)
+		streams_pump(&bed.a, 10);
+	ok(a.broken && a.reason == VTOE_REASON_CREDIT,
+	   "granted but not posted: the sender is told");
+	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_CREDIT,
+	   "and so is the guilty one");
+	is_int(b.rx_msgs[1], 64, "which got what it had room for");
+	is_int(b.wrong, 0, "unharmed");
+	is_int(stream_close(&a, 0) | stream_close(&b, 0), 0, "both close");
+	streams_reset();
+}
+
+static void test_commands(void)
+{
+	struct vtoe_addr bad = { .family = 9, .port = htobe16(1) };
+	struct vtoe_addr any = { .family = 4 };
+	struct vtoe_cmd cmd = { .opcode = htole16(VTOE_CMD_BIND),
+				.sid = htole32(850) };
+	struct vtoe_reply reply;
+
+	is_int(guest_simple(&bed.a, 99, 0, 0), VTOE_REASON_PROTOCOL, "opcode");
+	is_int(guest_simple(&bed.a, 0, 0, 0), VTOE_REASON_PROTOCOL, "opcode 0");
+	is_int(guest_simple(&bed.a, VTOE_CMD_SOCKET, 0, 0), VTOE_REASON_PROTOCOL,
+	       "SID 0");
+	is_int(guest_simple(&bed.a, VTOE_CMD_SOCKET, 850, 0), 0, "SOCKET");
+	is_int(guest_simple(&bed.a, VTOE_CMD_SOCKET, 850, 0),
+	       VTOE_REASON_PROTOCOL, "twice");
+	is_int(guest_simple(&bed.a, VTOE_CMD_SOCKET,
+			    850 | 1u << VTOE_SID_INDEX_BITS, 0),
+	       VTOE_REASON_LIMIT, "the same index in another generation");
+	is_int(guest_simple(&bed.a, VTOE_CMD_LISTEN, 850, 0),
+	       VTOE_REASON_PROTOCOL, "LISTEN without BIND");
+	is_int(guest_simple(&bed.a, VTOE_CMD_SHUTDOWN, 850, 0),
+	       VTOE_REASON_PROTOCOL, "SHUTDOWN of an idle one");
+	is_int(guest_simple(&bed.a, VTOE_CMD_CLOSE, 850, 0x80),
+	       VTOE_REASON_PROTOCOL, "unknown flag");
+	cmd.u.bind.local = bad;
+	is_int(guest_command(&bed.a, &cmd, &reply), VTOE_REASON_ADDR_FAMILY,
+	       "address family");
+	cmd.u.bind.local = any;
+	is_int(guest_command(&bed.a, &cmd, &reply), VTOE_REASON_PROTOCOL,
+	       "no port");
+	is_int(guest_simple(&bed.a, VTOE_CMD_CLOSE, 850, 0), 0, "CLOSE");
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 850, 0), VTOE_REASON_PROTOCOL,
+	       "and it is gone");
+}
+
+/* A SWQ head twice, an avail index out of bounds: the session ends, alone. */
+static void test_hostile_rings(void)
+{
+	static struct guest evil;
+	const char *path = bed.agent[0].socket;
+	struct vtoe_msg_hdr hdr = { .type = VTOE_MSG_DATA };
+	struct stream a, b;
+
+	is_int(guest_start(&evil, path, "evil", BED_TENANT, 66, NULL), 0,
+	       "a third guest");
+	is_int(bed_open(&bed, &a, &b), 0, "others have a connection");
+	evil.q[G_SWQ].avail->idx += 5000;
+	guest_queue(&evil, guest_send_buffer(&evil), &hdr, HDR);
+	__atomic_store_n(&evil.q[G_SWQ].avail->idx, 9999, __ATOMIC_RELEASE);
+	write(evil.q[G_SWQ].kick_fd, &(uint64_t){ 1 }, 8);
+	for (int i = 0; i < 300 && !evil.eof; i++)
+		guest_poll(&evil, 10);
+	ok(evil.eof, "a broken ring ends the session");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE), "of nobody else");
+	guest_stop(&evil);
+	/* attach messages out of order */
+	is_int(guest_start(&evil, path, "evil", BED_TENANT, 66, NULL), 0,
+	       "it comes again");
+	is_int(attach_send(evil.fd, VNET_ATTACH_DONE, 1,
+			   &(struct vnet_attach_done){ 0 }, NULL, 0), 0,
+	       "says what only an agent says");
+	for (int i = 0; i < 300 && !evil.eof; i++)
+		guest_poll(&evil, 10);
+	ok(evil.eof, "and is thrown out");
+	guest_stop(&evil);
+	is_int(stream_close(&a, 0), 0, "close");
+	ok(stream_wait_broken(&b), "reset");
+	is_int(stream_close(&b, 0), 0, "close");
+	streams_reset();
+}
+
+/* ---- guests that leave ---- */
+
+static void test_bye(void)
+{
+	static struct guest g;
+	struct vtoe_cmd hello = { .opcode = htole16(VTOE_CMD_HELLO) };
+	struct vtoe_reply reply;
+	struct stream a, b;
+
+	is_int(guest_start(&g, bed.agent[0].socket, "c", BED_TENANT, 3, NULL), 0,
+	       "a third guest");
+	g.route = bed.a.route;
+	g.route_reason = 0;
+	stream_init(&a, &g, 5, &b);
+	stream_init(&b, &bed.b, bed.next_sid++, &a);
+	is_int(stream_open(&a, &b, BED_LISTENER, BED_PORT, 5), 0, "connects");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE), "data passes");
+	g.leaving = true;
+	is_int(guest_simple(&g, VTOE_CMD_BYE, 0, 0), 0, "BYE");
+	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_PEER_GONE,
+	   "its peer is told PEER_GONE");
+	stream_close(&b, 0);
+	guest_poll(&g, 0);
+	is_int(guest_busy(&g), 0, "all buffers are back");
+	ok(g.eq_returned && g.rwq_returned, "with length 0");
+	is_int(guest_simple(&g, VTOE_CMD_SOCKET, 6, 0), VTOE_REASON_PROTOCOL,
+	       "no command but HELLO now");
+	hello.u.hello.version = htole16(VTOE_VERSION + 1);
+	is_int(guest_command(&g, &hello, &reply), VTOE_REASON_VERSION,
+	       "another version is refused");
+	is_int(le16toh(reply.u.hello.version), VTOE_VERSION, "with ours");
+	hello.u.hello.version = htole16(VTOE_VERSION);
+	is_int(guest_command(&g, &hello, &reply), 0, "HELLO again");
+	guest_stop(&g);
+	streams_reset();
+}
+
+static void test_vm_gone(void)
+{
+	static struct guest g;
+	struct stream a, b;
+
+	is_int(guest_start(&g, bed.agent[0].socket, "d", BED_TENANT, 4, NULL), 0,
+	       "a third guest");
+	g.route = bed.a.route;
+	g.route_reason = 0;
+	stream_init(&a, &g, 5, &b);
+	stream_init(&b, &bed.b, bed.next_sid++, &a);
+	is_int(stream_open(&a, &b, BED_LISTENER, BED_PORT, 6), 0, "connects");
+	for (int i = 0; i < 10; i++)
+		stream_send(&a, G_LARGE);
+	guest_kick(&g, G_SWQ);
+	guest_stop(&g); /* with data on its way */
+	for (int i = 0; i < 400 && !b.broken; i++)
+		streams_pump(&bed.b, 10);
+	ok(b.broken && b.reason == VTOE_REASON_PEER_GONE,
+	   "a VM that vanishes: its peer is told PEER_GONE");
+	stream_close(&b, 0);
+	streams_reset();
+}
+
+static void test_refused_hello(void)
+{
+	struct vnet_attach_hello hello = { .version = htole16(2), .vm = "x" };
+	struct attach_msg msg;
+	int fd = unix_connect(bed.agent[0].socket, SOCK_SEQPACKET);
+	int ret;
+
+	attach_send(fd, VNET_ATTACH_HELLO, 1, &hello, NULL, 0);
+	while ((ret = attach_recv(fd, &msg)) == -EAGAIN)
+		usleep(1000);
+	ok(ret == 1 && le32toh(msg.u.hello_reply.status) == VTOE_REASON_VERSION &&
+	   le16toh(msg.u.hello_reply.version) == VNET_ATTACH_VERSION,
+	   "a shim of another version is refused, and told ours");
+	close(fd);
+	fd = unix_connect(bed.agent[0].socket, SOCK_SEQPACKET);
+	send(fd, "garbage", 7, 0);
+	while ((ret = attach_recv(fd, &msg)) == -EAGAIN)
+		usleep(1000);
+	is_int(ret, 0, "garbage on the shims' socket");
+	close(fd);
+}
+
+static void run(unsigned int agents)
+{
+	unsigned int before, after;
+
+	if (!ok(bed_make(&bed, agents, NULL, ""), "two guests listen"))
+		return;
+	test_commands();
+	test_refused_hello();
+	test_refused(agents == 2);
+	test_give_up();
+	agent_processes(&bed.agent[0], &before); /* lanes both ways are up */
+	test_listener_gone();
+	for (int rule = 0; rule < RULES; rule++)
+		test_rule(rule);
+	test_strays();
+	test_not_posted();
+	test_hostile_rings();
+	test_bye();
+	test_vm_gone();
+	test_timeouts();
+	agent_processes(&bed.agent[0], &after);
+	is_int(after, before, "no descriptor is left");
+	for (unsigned int i = 0; i < agents; i++)
+		is_int(bed_end(&bed, i), 0, "agent ends cleanly");
+}
+
+int main(void)
+{
+	note("local");
+	run(1);
+	note("tcp");
+	run(2);
+	return tap_done();
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* See hosts.h. */
+#include "hosts.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "control.h"
+
+static void put_file(const char *dir, const char *name, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "w");
+	if (!f || fputs(text, f) < 0 || fclose(f)) {
+		perror(path);
+		exit(1);
+	}
+	chmod(path, 0600);
+}
+
+/* A port that is free now: other tests of this machine have theirs. */
+static uint16_t free_port(unsigned int number)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	socklen_t len = sizeof(addr);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	addr.sin_addr.s_addr = htonl(0x7f000000 | number);
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+		perror("bind");
+	close(fd);
+	return ntohs(addr.sin_port);
+}
+
+static int serve_linked(const char *path)
+{
+	static struct iba_config cfg;
+	static struct iba_control control;
+	uint8_t key[IBA_KEY_LEN];
+	int err;
+
+	log_init("vnet-ibagent", getenv("AGENT_DEBUG") ? LOG_DEBUG : LOG_INFO);
+	if (iba_config_load(path, &cfg) || iba_key_load(cfg.key_file, key))
+		return 1;
+	err = iba_control_start(&control, &cfg, key);
+	if (err)
+		return 1;
+	err = loop_run(control.loop);
+	iba_control_stop(&control);
+	return err ? 1 : 0;
+}
+
+static bool wait_socket(const struct test_agent *agent)
+{
+	for (int i = 0; i < 500; i++) {
+		if (access(agent->socket, F_OK) == 0)
+			return true;
+		if (waitpid(agent->pid, NULL, WNOHANG) == agent->pid)
+			return false;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void child(const struct test_agent *agent, const char *config,
+		  const char *program)
+{
+	int fd = open(agent->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(fd, STDERR_FILENO);
+	dup2(fd, STDOUT_FILENO);
+	close_range(3, ~0U, 0);
+	if (program) {
+		execl(program, program, "--config", config,
+		      getenv("AGENT_DEBUG") ? "--verbose" : NULL, NULL);
+		_exit(126);
+	}
+	exit(serve_linked(config));
+}
+
+int agent_start(struct test_agent *agent, unsigned int number, const char *key,
+		const char *extra, const char *program)
+{
+	char text[1024], config[128];
+
+	memset(agent, 0, sizeof(*agent));
+	agent->number = number;
+	strcpy(agent->dir, "/tmp/agent-test-XXXXXX");
+	if (!mkdtemp(agent->dir))
+		return -errno;
+	chmod(agent->dir, 0755); /* the agent may become another user */
+	agent->port = free_port(number);
+	snprintf(agent->socket, sizeof(agent->socket), "%s/socket", agent->dir);
+	snprintf(agent->log, sizeof(agent->log), "%s/log", agent->dir);
+	snprintf(config, sizeof(config), "%s/conf", agent->dir);
+	snprintf(text, sizeof(text),
+		 "host h%u\nlisten 127.0.0.%u:%u\nkey-file %s/key\nsocket %s\n%s",
+		 number, number, agent->port, agent->dir, agent->socket, extra);
+	put_file(agent->dir, "conf", text);
+	snprintf(text, sizeof(text), "%s\n", key);
+	put_file(agent->dir, "key", text);
+	agent->addr.family = 4;
+	agent->addr.port = htons(agent->port);
+	memcpy(agent->addr.addr, (uint8_t[]){ 127, 0, 0, (uint8_t)number }, 4);
+	fflush(NULL);
+	agent->pid = fork();
+	if (agent->pid == 0)
+		child(agent, config, program);
+	return wait_socket(agent) ? 0 : -ECHILD;
+}
+
+static void remove_dir(const struct test_agent *agent)
+{
+	static const char *const names[] = { "conf", "key", "socket", "log" };
+	char path[128];
+
+	for (unsigned int i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "%s/%s", agent->dir, names[i]);
+		unlink(path);
+	}
+	rmdir(agent->dir);
+}
+
+static int reap(struct test_agent *agent)
+{
+	int status = 0;
+
+	if (agent->pid <= 0 || waitpid(agent->pid, &status, 0) != agent->pid)
+		return -1;
+	agent->pid = 0;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) || getenv("AGENT_DEBUG"))
+		agent_show_log(agent);
+	remove_dir(agent);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int agent_stop(struct test_agent *agent)
+{
+	kill(agent->pid, SIGTERM);
+	return reap(agent);
+}
+
+void agent_kill(struct test_agent *agent)
+{
+	int status;
+
+	kill(agent->pid, SIGKILL);
+	waitpid(agent->pid, &status, 0);
+	agent->pid = 0;
+	remove_dir(agent);
+}
+
+void agent_show_log(const struct test_agent *agent)
+{
+	char line[1024];
+	FILE *f = fopen(agent->log, "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		printf("# h%u: %s", agent->number, line);
+	if (f)
+		fclose(f);
+}
+
+bool agent_logged(const struct test_agent *agent, const char *text)
+{
+	char line[1024];
+
+	for (int i = 0; i < 300; i++) {
+		FILE *f = fopen(agent->log, "r");
+		bool found = false;
+
+		while (f && !found && fgets(line, sizeof(line), f))
+			found = strstr(line, text);
+		if (f)
+			fclose(f);
+		if (found)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+static unsigned int count_fds_of(pid_t pid)
+{
+	unsigned int count = 0;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	while (dir && readdir(dir))
+		count++;
+	if (dir)
+		closedir(dir);
+	return count;
+}
+
+unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds)
+{
+	unsigned int count = 1;
+	char path[64];
+	int pid;
+	FILE *f;
+
+	*fds = count_fds_of(agent->pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", agent->pid,
+		 agent->pid);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%d", &pid) == 1) {
+		*fds += count_fds_of(pid);
+		count++;
+	}
+	if (f)
+		fclose(f);
+	return count;
+}
