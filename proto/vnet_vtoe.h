@@ -334,6 +334,7 @@ struct vtoe_event {
 		} established;
 		struct {
 			__le64 final_offset;
+			struct vtoe_credit credit; /* FIN: as it rode on the peer's */
 		} disconnected;
 		struct {
 			struct vtoe_credit credit;

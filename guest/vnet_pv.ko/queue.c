@@ -217,6 +217,7 @@ static int find_vqs(struct vnpv_dev *vd)
 		vd->sq[i].vq = vqs[2 * i + 1];
 	}
 	vd->cvq = vqs[2 * vd->pairs];
+	vd->cvq_lost = false;
 	if (vd->vtoe_queue) {
 		err = vnpv_vtoe_create(vd, &vqs[vd->vtoe_queue]);
 		if (err)

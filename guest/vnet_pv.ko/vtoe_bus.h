@@ -54,7 +54,8 @@ static inline struct vnpv_vtoe *vnpv_vtoe_from_adev(struct auxiliary_device *ade
 /*
  * Binds (ops) or unbinds (NULL) the callbacks. On return from binding the
  * driver reads state and epoch itself; changes after that come as callbacks.
- * Process context, may sleep.
+ * Process context, may sleep. Not from within an op, and not under a lock that
+ * state_changed() takes: it waits for those that run.
  */
 void vnpv_vtoe_set_ops(struct vnpv_vtoe *vtoe, const struct vnpv_vtoe_ops *ops);
 

@@ -148,8 +148,10 @@ void vtoe_set_addrs(struct vtoe_sock *vs)
 	inet->inet_num = ntohs(vs->local.port);
 	inet->inet_sport = vs->local.port;
 	inet->inet_dport = vs->remote.port;
-	if (vs->local.family == 4)
-		inet->inet_saddr = inet->inet_rcv_saddr = addr4(&vs->local);
+	if (vs->local.family == 4) {
+		inet->inet_saddr = addr4(&vs->local);
+		inet->inet_rcv_saddr = inet->inet_saddr;
+	}
 	if (vs->remote.family == 4)
 		inet->inet_daddr = addr4(&vs->remote);
 #if IS_ENABLED(CONFIG_IPV6)

@@ -4,7 +4,9 @@
  *
  * close() of a connection with nothing unread shuts it down; the sock then
  * lives on without its file, held by its SID, until the peer has read
- * everything and shut down too, at most VTOE_ORPHAN_TIMEOUT without progress.
+ * everything and shut down too. For the latter it waits VTOE_ORPHAN_TIMEOUT, as
+ * TCP does; while the peer reads, much longer: it may be slow, and if it is gone
+ * the agent says so.
  * With unread data, or with a linger time of zero, the peer is reset.
  *
  * CLOSE must not overtake what was posted to the SWQ before (the last
@@ -74,6 +76,12 @@ void vtoe_close_check(struct vtoe_sock *vs)
 		vtoe_swq_wait(vs);
 	else
 		vtoe_cmd_close(conn, false);
+}
+
+unsigned long vtoe_orphan_timeout(const struct vtoe_sock *vs)
+{
+	/* A peer that reads slowly is no fault; one that is gone the agent tells. */
+	return vs->tx.una == vs->snd_end ? VTOE_ORPHAN_TIMEOUT : VTOE_UNREAD_TIMEOUT;
 }
 
 /* lock_sock. Our half of the stream ends here. */
@@ -217,7 +225,7 @@ static void close_conn(struct sock *sk)
 		linger(sk);
 	spin_lock_bh(&vs->lock);
 	vtoe_close_check(vs);
-	vs->deadline = jiffies + VTOE_ORPHAN_TIMEOUT;
+	vs->deadline = jiffies + vtoe_orphan_timeout(vs);
 	spin_unlock_bh(&vs->lock);
 	if (sk->sk_state != VTOE_SOCK_CLOSE)
 		vtoe_work_in(vs, VTOE_ORPHAN_TIMEOUT);
@@ -272,15 +280,19 @@ void vtoe_sock_work(struct work_struct *work)
 	if (!vs->conn || vtoe_is_tcp(vs) || sk->sk_state == VTOE_SOCK_LISTEN)
 		goto out;
 	spin_lock_bh(&vs->lock);
-	vs->tx_hold = false;
+	if (vs->tx_hold && vs->tx_next && time_before(jiffies, vs->hold_until))
+		vtoe_work_in(vs, vs->hold_until - jiffies);
+	else
+		vs->tx_hold = false;
 	kick = vtoe_xmit(vs);
 	if (vs->rx.acked != vs->rx.consumed)
 		kick |= vtoe_send_credit(vs, 0);
 	vtoe_close_check(vs);
 	if (sock_flag(sk, SOCK_DEAD) && sk->sk_state != VTOE_SOCK_CLOSE) {
 		timed_out = time_after_eq(jiffies, vs->deadline);
-		if (!timed_out)
-			vtoe_work_in(vs, vs->deadline - jiffies);
+		if (!timed_out) /* the deadline may come nearer: FIN_WAIT2 */
+			vtoe_work_in(vs, min(vs->deadline - jiffies,
+					     (unsigned long)VTOE_ORPHAN_TIMEOUT));
 	}
 	spin_unlock_bh(&vs->lock);
 	if (kick)

@@ -381,6 +381,11 @@ static int wait_connected(struct sock *sk, long timeo)
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
 	int err = 0;
 
+	/* A later connect() that does not wait learns how the first ended. */
+	if (sk->sk_state != VTOE_SOCK_SYN_SENT)
+		return 0;
+	if (sk->sk_state != VTOE_SOCK_SYN_SENT)
+		return 0;
 	if (!timeo)
 		return -EINPROGRESS;
 	add_wait_queue(sk_sleep(sk), &wait);

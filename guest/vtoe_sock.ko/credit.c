@@ -13,9 +13,10 @@
  * Receiving takes a buffer out of the ring and uses up a grant, so free stays;
  * reposting adds one to free; granting takes from it.
  *
- * - Minimum. Each connection has VTOE_CREDIT_MIN small buffers that nobody else
- *   can have: what it does not use of them is in reserved. So no connection can
- *   starve another, and a long message gets through in small pieces.
+ * - Minimum. Each connection has VTOE_CREDIT_MIN small buffers (one, when half
+ *   of them are spoken for) that nobody else can have: what it does not use of
+ *   them is in reserved. So no connection can starve another, and a long message
+ *   gets through in small pieces.
  * - More by demand. A connection's target doubles when its sender used up most
  *   of what it had or says that it wants more.
  * - Dynamic threshold (Choudhury and Hahne, 1998): beyond the minimum a
@@ -40,10 +41,9 @@
 #define cpu_to_le64(x) htole64(x)
 #endif
 
-#define TARGET_SMALL 16
-#define TARGET_LARGE 4
-
-static const __u32 class_min[VNET_RWQ_CLASSES] = { VTOE_CREDIT_MIN, 0 };
+/* To begin with: what is granted to a connection that then idles is gone. */
+#define TARGET_SMALL VTOE_CREDIT_MIN
+#define TARGET_LARGE 2
 
 static __u32 outstanding(const struct vtoe_rx_credit *rx, __u32 class)
 {
@@ -60,9 +60,9 @@ static __u32 shortfall(const struct vtoe_rx_credit *rx, __u32 class)
 {
 	__u32 in_use = usage(rx, class);
 
-	if (rx->closed || in_use >= class_min[class])
+	if (rx->closed || class != VNET_RWQ_SMALL || in_use >= rx->min)
 		return 0;
-	return class_min[class] - in_use;
+	return rx->min - in_use;
 }
 
 void vtoe_pool_add(struct vtoe_pool *pool, __u32 class, __u32 count)
@@ -76,16 +76,15 @@ bool vtoe_rx_open(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 windo
 	static const struct vtoe_rx_credit fresh = {
 		.target = { TARGET_SMALL, TARGET_LARGE },
 	};
-	__u32 class;
+	__u32 common = pool->free[VNET_RWQ_SMALL] - pool->reserved[VNET_RWQ_SMALL];
+	__u32 min = common > pool->total[VNET_RWQ_SMALL] / 2 ? VTOE_CREDIT_MIN : 1;
 
-	for (class = 0; class < VNET_RWQ_CLASSES; class++)
-		if (pool->free[class] - pool->reserved[class] < class_min[class])
-			return false;
-
+	if (common < min)
+		return false;
 	*rx = fresh;
 	rx->window = window;
-	for (class = 0; class < VNET_RWQ_CLASSES; class++)
-		pool->reserved[class] += class_min[class];
+	rx->min = min;
+	pool->reserved[VNET_RWQ_SMALL] += min;
 	pool->conns++;
 	return true;
 }

@@ -12,7 +12,7 @@
 #endif
 #include "vnet_vtoe.h"
 
-/* Small buffers that a connection can always count on. */
+/* Small buffers that a connection can always count on; one where they are scarce. */
 #define VTOE_CREDIT_MIN 2
 /* Unacknowledged bytes that are worth a message of their own. */
 #define VTOE_CREDIT_ACK_BYTES (256u << 10)
@@ -30,6 +30,7 @@ struct vtoe_rx_credit {
 	__u64 consumed;			  /* stream offset: read by the program */
 	__u64 acked;			  /* consumed, as last told to the peer */
 	__u64 byte_limit;		  /* as last told; never withdrawn */
+	__u32 min;			  /* small buffers kept for it */
 	__u32 window;			  /* bytes the receive buffer size allows */
 	__u32 limit[VNET_RWQ_CLASSES];	  /* messages granted, as last told; wraps */
 	__u32 got[VNET_RWQ_CLASSES];	  /* messages received; wraps */

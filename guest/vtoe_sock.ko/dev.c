@@ -25,7 +25,7 @@ MODULE_PARM_DESC(large_bufs, "large receive buffers per device to begin with");
 #define BYE_TIMEOUT (2 * HZ)
 
 LIST_HEAD(vtoe_devs);
-DEFINE_MUTEX(vtoe_devs_mutex);
+DEFINE_MUTEX(vtoe_devs_mutex); /* vtoe_devs, and the list of listeners */
 
 void vtoe_dev_get(struct vtoe_dev *dev)
 {
@@ -118,7 +118,7 @@ static u32 hello(struct vtoe_dev *dev)
 static void epoch_begin(struct vtoe_dev *dev, u32 host_epoch)
 {
 	struct net_device *netdev = dev->netdev;
-	u32 class, status = VTOE_REASON_NO_BUFFERS;
+	u32 class, left, status = VTOE_REASON_NO_BUFFERS;
 
 	vtoe_rings_drain(dev); /* what came back late */
 	dev->host_epoch = host_epoch;
@@ -127,8 +127,14 @@ static void epoch_begin(struct vtoe_dev *dev, u32 host_epoch)
 	WRITE_ONCE(dev->epoch, dev->last_epoch);
 	if (vtoe_eq_fill(dev))
 		netdev_warn(netdev, "vtoe: event queue is full of old buffers\n");
-	for (class = 0; class < VNET_RWQ_CLASSES; class++)
-		vtoe_rwq_fill(dev, class, pool_size(dev, class), GFP_KERNEL);
+	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
+		left = dev->rwq_posted[class]; /* reposted as the agent died */
+		spin_lock_bh(&dev->pool_lock);
+		vtoe_pool_add(&dev->pool, class, left);
+		spin_unlock_bh(&dev->pool_lock);
+		if (left < pool_size(dev, class))
+			vtoe_rwq_fill(dev, class, pool_size(dev, class) - left, GFP_KERNEL);
+	}
 	vtoe_cr_set_open(dev, true, NULL);
 	napi_enable(&dev->napi);
 	local_bh_disable();
@@ -146,6 +152,7 @@ static void epoch_begin(struct vtoe_dev *dev, u32 host_epoch)
 		epoch_end(dev);
 		return;
 	}
+	/* whoever sees it ready sees max_sockets; vtoe_dev_find() */
 	smp_store_release(&dev->ready, true);
 	netdev_info(netdev, "vtoe: up, %u small and %u large buffers, %u sockets\n",
 		    dev->pool.total[VNET_RWQ_SMALL], dev->pool.total[VNET_RWQ_LARGE],

@@ -40,7 +40,7 @@ static void connection_event(struct vtoe_sid *entry, const struct vtoe_event *ev
 		break;
 	case VTOE_EV_DISCONNECTED:
 		if (le16_to_cpu(ev->flags) & VTOE_DISC_F_FIN)
-			vtoe_rx_fin(vs, le64_to_cpu(ev->u.disconnected.final_offset));
+			vtoe_rx_fin(vs, ev);
 		else
 			vtoe_reset(vs, reason ?: VTOE_REASON_RESET);
 		break;

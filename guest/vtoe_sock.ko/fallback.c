@@ -47,7 +47,7 @@ static void copy_error(struct vtoe_sock *vs, const struct sock *isk)
 	{                                                                      \
 		struct vtoe_sock *vs;                                          \
 		struct sock *sk;                                               \
-                                                                               \
+									       \
 		read_lock_bh(&isk->sk_callback_lock);                          \
 		vs = rcu_dereference_check(*(void __rcu **)&isk->sk_user_data, 1); \
 		vs = (void *)((uintptr_t)vs & SK_USER_DATA_PTRMASK);           \

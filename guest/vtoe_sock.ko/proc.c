@@ -47,6 +47,7 @@ void vtoe_sks_del(struct vtoe_sock *vs)
 }
 
 static void *sock_start(struct seq_file *seq, loff_t *pos)
+	__acquires(&sks_lock)
 {
 	spin_lock_bh(&sks_lock);
 	return seq_hlist_start_head(&sks, *pos);
@@ -58,6 +59,7 @@ static void *sock_next(struct seq_file *seq, void *v, loff_t *pos)
 }
 
 static void sock_stop(struct seq_file *seq, void *v)
+	__releases(&sks_lock)
 {
 	spin_unlock_bh(&sks_lock);
 }

@@ -49,7 +49,8 @@ bool vtoe_rx_check_fin(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs);
 
-	if (vs->rcv_nxt != vs->rcv_final || sk->sk_shutdown & RCV_SHUTDOWN ||
+	/* RCV_SHUTDOWN says nothing here: close() and SHUT_RD set it, too. */
+	if (vs->rcv_nxt != vs->rcv_final ||
 	    !((1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2)))
 		return false;
 	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
@@ -68,12 +69,14 @@ static void wake_fin(struct sock *sk)
 }
 
 /* DISCONNECTED with FIN. */
-void vtoe_rx_fin(struct vtoe_sock *vs, u64 final)
+void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev)
 {
-	bool now = false, bad;
+	u64 final = le64_to_cpu(ev->u.disconnected.final_offset);
+	bool now = false, bad, kick = false;
 
 	spin_lock_bh(&vs->lock);
-	bad = vs->rcv_final != U64_MAX || final < vs->rcv_nxt;
+	bad = vs->rcv_final != U64_MAX || final < vs->rcv_nxt ||
+	      !vtoe_tx_credit(vs, &ev->u.disconnected.credit, &kick);
 	if (!bad) {
 		vs->rcv_final = final;
 		/* A FIN in SYN_SENT or SYN_RECV waits for the state to get on. */
@@ -81,9 +84,14 @@ void vtoe_rx_fin(struct vtoe_sock *vs, u64 final)
 		vtoe_close_check(vs);
 	}
 	spin_unlock_bh(&vs->lock);
-	if (bad)
+	if (bad) {
 		vtoe_reset(vs, VTOE_REASON_PROTOCOL);
-	else if (now)
+		return;
+	}
+	if (kick)
+		vtoe_kick_swq(vs->conn->dev);
+	vtoe_sock(vs)->sk_write_space(vtoe_sock(vs));
+	if (now)
 		wake_fin(vtoe_sock(vs));
 }
 
@@ -239,14 +247,14 @@ static struct vtoe_rxbuf *find_buf(struct vtoe_sock *vs, u64 pos)
 	return found;
 }
 
-static void consume(struct vtoe_sock *vs, u64 upto, struct list_head *back)
+static void consume(struct vtoe_sock *vs, u64 end, struct list_head *back)
 {
 	struct vtoe_rxbuf *buf, *next;
 
 	spin_lock_bh(&vs->lock);
-	WRITE_ONCE(vs->rx.consumed, upto);
+	WRITE_ONCE(vs->rx.consumed, end);
 	list_for_each_entry_safe(buf, next, &vs->rx_queue, node) {
-		if (buf->offset + buf->len > upto)
+		if (buf->offset + buf->len > end)
 			break;
 		list_move_tail(&buf->node, back);
 	}
@@ -260,6 +268,12 @@ static void settle(struct vtoe_sock *vs, struct list_head *back)
 	struct vtoe_dev *dev = vs->conn->dev;
 	bool due, kick = false, idle, later;
 
+	/* In the middle of a buffer there is little to tell. */
+	if (list_empty(back) && vtoe_readable(vs)) {
+		if (!delayed_work_pending(&vs->work))
+			vtoe_work_in(vs, VTOE_ACK_DELAY);
+		return;
+	}
 	if (!list_empty(back)) {
 		spin_lock_bh(&vs->lock);
 		vtoe_rx_repost(dev, vs, back);

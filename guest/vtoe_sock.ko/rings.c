@@ -296,12 +296,23 @@ u32 vtoe_rwq_fill(struct vtoe_dev *dev, u32 class, u32 count, gfp_t gfp)
 	return added;
 }
 
+/* A buffer less in the ring, before the epoch ends or if the host thinks it bad. */
+static void lose_buffer(struct vtoe_dev *dev, struct vtoe_rxbuf *buf)
+{
+	spin_lock(&dev->pool_lock);
+	if (dev->pool.free[buf->class] > dev->pool.reserved[buf->class]) {
+		dev->pool.free[buf->class]--;
+		dev->pool.total[buf->class]--;
+	}
+	spin_unlock(&dev->pool_lock);
+	rxbuf_free(buf);
+}
+
 /* What was in the ring when we began. Returns the messages. */
 static u32 rwq_poll(struct vtoe_dev *dev, u32 class)
 {
 	u32 max = virtqueue_get_vring_size(dev->vtoe->rwq[class]), done, len;
 	struct vtoe_rxbuf *buf;
-	LIST_HEAD(stale);
 
 	for (done = 0; done < max; done++) {
 		spin_lock(&dev->rwq_lock);
@@ -311,11 +322,12 @@ static u32 rwq_poll(struct vtoe_dev *dev, u32 class)
 		spin_unlock(&dev->rwq_lock);
 		if (!buf)
 			break;
-		if (len < sizeof(buf->hdr)) { /* given back, not filled */
-			list_add(&buf->node, &stale);
-			vtoe_rx_repost(dev, NULL, &stale);
+		if (len < sizeof(buf->hdr)) { /* given back: the agent is gone */
+			lose_buffer(dev, buf);
 			continue;
 		}
+		/* One that an earlier epoch left in the ring belongs to this one. */
+		buf->epoch = dev->epoch;
 		vtoe_rx_message(dev, buf, len);
 	}
 	return done;
@@ -323,12 +335,15 @@ static u32 rwq_poll(struct vtoe_dev *dev, u32 class)
 
 /* ---- EQ ---- */
 
-static int eq_add(struct vtoe_dev *dev, struct vtoe_event *ev)
+static int eq_add(struct vtoe_dev *dev, struct vtoe_evbuf *buf)
 {
 	struct scatterlist sg, *sgs[] = { &sg };
+	int err;
 
-	sg_init_one(&sg, ev, sizeof(*ev));
-	return virtqueue_add_sgs(dev->vtoe->eq, sgs, 0, 1, ev, GFP_ATOMIC);
+	sg_init_one(&sg, &buf->ev, sizeof(buf->ev));
+	err = virtqueue_add_sgs(dev->vtoe->eq, sgs, 0, 1, buf, GFP_ATOMIC);
+	buf->posted = !err;
+	return err;
 }
 
 int vtoe_eq_fill(struct vtoe_dev *dev)
@@ -336,27 +351,31 @@ int vtoe_eq_fill(struct vtoe_dev *dev)
 	u32 i;
 
 	for (i = 0; i < dev->nr_events; i++)
-		if (eq_add(dev, &dev->events[i]))
-			return i ? 0 : -EIO;
+		if (!dev->events[i].posted && eq_add(dev, &dev->events[i]))
+			return -EIO;
 	virtqueue_kick(dev->vtoe->eq);
 	return 0;
 }
 
-/* Takes out events, at most max. Their buffers go back at once. */
+/*
+ * Takes out events, at most max. Their buffers go back at once; those that the
+ * host gives back empty stay out until the next epoch.
+ */
 static u32 eq_collect(struct vtoe_dev *dev, struct vtoe_event *ev, u32 max)
 {
-	struct vtoe_event *slot;
+	struct vtoe_evbuf *buf;
 	u32 n = 0, len;
 
-	while (n < max && (slot = virtqueue_get_buf(dev->vtoe->eq, &len))) {
-		if (len >= offsetof(struct vtoe_event, u)) {
-			ev[n] = *slot;
-			if (len < sizeof(*slot))
-				memset((u8 *)&ev[n] + len, 0, sizeof(*slot) - len);
-			n++;
-		}
+	while (n < max && (buf = virtqueue_get_buf(dev->vtoe->eq, &len))) {
+		buf->posted = false;
+		if (len < offsetof(struct vtoe_event, u))
+			continue;
+		ev[n] = buf->ev;
+		if (len < sizeof(buf->ev))
+			memset((u8 *)&ev[n] + len, 0, sizeof(buf->ev) - len);
+		n++;
 		if (READ_ONCE(dev->epoch))
-			eq_add(dev, slot);
+			eq_add(dev, buf);
 	}
 	if (n)
 		virtqueue_kick(dev->vtoe->eq);

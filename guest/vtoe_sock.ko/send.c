@@ -249,10 +249,10 @@ bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool
 				break;
 			chunk_done(vs, chunk);
 		}
-		vs->deadline = jiffies + VTOE_ORPHAN_TIMEOUT;
 		if (vs->tx.una == vs->snd_end && (sk->sk_shutdown & SEND_SHUTDOWN) &&
 		    (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK))
 			vtoe_set_state(vs, VTOE_SOCK_T_ACKED);
+		vs->deadline = jiffies + vtoe_orphan_timeout(vs);
 	}
 	if (vs->tx_next)
 		*kick |= vtoe_xmit(vs);
@@ -340,6 +340,8 @@ static void flush(struct vtoe_sock *vs, bool hold)
 
 	spin_lock_bh(&vs->lock);
 	vs->tx_hold = hold;
+	if (hold)
+		vs->hold_until = jiffies + VTOE_CORK_DELAY;
 	kick = vtoe_xmit(vs);
 	spin_unlock_bh(&vs->lock);
 	if (kick)
@@ -407,6 +409,9 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		err = -EPIPE;
 		goto out_err;
 	}
+	/* While we write, softirq posts full chunks only. */
+	if (len > PAGE_SIZE)
+		WRITE_ONCE(vs->tx_hold, true);
 	while (msg_data_left(msg)) {
 		if (sk->sk_err || READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) {
 			err = -EPIPE;

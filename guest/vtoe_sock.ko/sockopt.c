@@ -100,7 +100,7 @@ static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
 	flag = bool_option(vs, optname);
 	if (flag) {
 		*flag = value;
-		if (optname != TCP_QUICKACK && vs->conn && (optname == TCP_NODELAY) == *flag)
+		if (optname != TCP_QUICKACK && vs->conn && *flag == (optname == TCP_NODELAY))
 			vtoe_push(vs); /* NODELAY set or CORK cleared: nothing is held */
 		return true;
 	}

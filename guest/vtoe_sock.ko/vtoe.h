@@ -65,7 +65,8 @@
 
 #define VTOE_NEIGH_TIMEOUT HZ		/* for the next hop's MAC */
 #define VTOE_CONNECT_TIMEOUT (30 * HZ)	/* the agent gives up earlier */
-#define VTOE_ORPHAN_TIMEOUT (60 * HZ)	/* without progress */
+#define VTOE_ORPHAN_TIMEOUT (60 * HZ)	/* closed, for the peer to close (FIN_WAIT2) */
+#define VTOE_UNREAD_TIMEOUT (900 * HZ)	/* closed, for the peer to read on */
 #define VTOE_ACK_DELAY (HZ / 25)
 #define VTOE_CORK_DELAY (HZ / 5)
 /* With the header, what every RDMA device takes as one element (siw: 6). */
@@ -133,6 +134,12 @@ struct vtoe_rxbuf {
 	u16 nr_pages;
 	struct vtoe_msg_hdr hdr;
 	struct page *page[];
+};
+
+/* An event buffer. */
+struct vtoe_evbuf {
+	struct vtoe_event ev;
+	bool posted;
 };
 
 /* A command on its way. */
@@ -206,11 +213,10 @@ struct vtoe_sock {
 
 	struct delayed_work work;
 
-	spinlock_t lock;
+	spinlock_t lock; /* everything below; see the top */
 	struct vtoe_sid *conn;
 	u32 cid;
 	u16 fabric;
-	bool told_shutdown;
 
 	/* send queue: [una .. snd_nxt .. snd_end) */
 	struct list_head tx_queue;
@@ -218,6 +224,7 @@ struct vtoe_sock {
 	struct vtoe_tx_credit tx;
 	u64 snd_nxt, snd_end;
 	bool tx_hold;	/* the last chunk waits for more (MSG_MORE, cork) */
+	unsigned long hold_until;
 	bool want_told;
 	struct list_head swq_node; /* waits for room in the SWQ, or its end */
 	atomic_t swq_posted;
@@ -254,21 +261,21 @@ struct vtoe_dev {
 	u32 max_sockets;
 	u32 why_not;	/* enum vtoe_reason while not ready */
 
-	spinlock_t cr_lock;
+	spinlock_t cr_lock; /* CR, cr_queue, cr_open */
 	struct list_head cr_queue; /* found no room in the ring */
 	bool cr_open;	/* the ring may be used */
 
-	spinlock_t swq_lock;
+	spinlock_t swq_lock; /* SWQ, swq_waiters */
 	struct list_head swq_waiters;
 	u32 swq_used;
 
-	spinlock_t rwq_lock;
+	spinlock_t rwq_lock; /* RWQs */
 	u32 rwq_posted[VNET_RWQ_CLASSES];
 
-	spinlock_t pool_lock;
+	spinlock_t pool_lock; /* pool, and every rx credit against it */
 	struct vtoe_pool pool;
 
-	struct vtoe_event *events;
+	struct vtoe_evbuf *events;
 	u32 nr_events;
 };
 
@@ -357,7 +364,7 @@ void vtoe_push(struct vtoe_sock *vs);
 /* recv.c */
 int vtoe_recvmsg(struct socket *sock, struct msghdr *msg, size_t len, int flags);
 void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len);
-void vtoe_rx_fin(struct vtoe_sock *vs, u64 final);
+void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev);
 bool vtoe_rx_check_fin(struct vtoe_sock *vs);
 void vtoe_rx_purge(struct vtoe_sock *vs);
 void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev);
@@ -393,6 +400,7 @@ void vtoe_disconnect(struct vtoe_sock *vs);
 void vtoe_reset(struct vtoe_sock *vs, u32 reason); /* any context */
 bool vtoe_abort(struct vtoe_sock *vs, u32 reason); /* vs->lock */
 void vtoe_close_check(struct vtoe_sock *vs);
+unsigned long vtoe_orphan_timeout(const struct vtoe_sock *vs);
 void vtoe_sock_work(struct work_struct *work);
 
 /* sid.c */

@@ -4,7 +4,7 @@
  *
  * Theory of operation. Commands are taken in order, each is copied out of the
  * chain once, executed, and answered in the same chain before the next is
- * looked at. What takes time (CONNECT) is started here and ends in an event.
+ * looked at; what the guest had put on the SWQ before it goes first. What takes time (CONNECT) is started here and ends in an event.
  * Nothing but HELLO, and no other queue, is served before HELLO and after BYE.
  *
  * Threat model: the guest is hostile. A command is a row of the table: what its
@@ -19,6 +19,8 @@
 #include <string.h>
 
 #define PASS_COMMANDS 256
+/* Of the send queue; each takes a message at least, and a ring is no longer. */
+#define SEND_PASSES VIRTQ_NUM_MAX
 
 typedef enum vtoe_reason cmd_fn(struct iba_vm *vm, struct iba_conn *conn,
 				const struct vtoe_cmd *cmd,
@@ -337,16 +339,18 @@ bool iba_cmd_run(struct iba_vm *vm)
 
 	if (!cr->running || !virtq_has_work(cr))
 		return false;
-	/* A command overtakes nothing that was sent before it (vnet_vtoe.h);
-	 * bounded, for a guest that never stops sending. */
-	for (unsigned int i = 0; i < VIRTQ_NUM_MAX && iba_send_run(vm); i++)
-		;
 	while (done < PASS_COMMANDS && !vm->fault) {
 		ret = virtq_pop(cr, chain);
 		if (ret <= 0)
 			break;
 		if (!done++)
 			virtq_disable_kicks(cr);
+		/* it overtakes nothing that was sent before it (vnet_vtoe.h):
+		 * looked at after the pop, and bounded by what a ring can hold
+		 * for a guest that never stops sending */
+		for (unsigned int i = 0; i < SEND_PASSES && !vm->fault; i++)
+			if (!iba_send_run(vm))
+				break;
 		run_one(vm, chain);
 	}
 	if (ret < 0)

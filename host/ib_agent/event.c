@@ -83,6 +83,10 @@ static void put_fin(struct iba_conn *conn, struct vtoe_event *ev)
 	put_type(ev, VTOE_EV_DISCONNECTED);
 	ev->flags = htole16(VTOE_DISC_F_FIN);
 	ev->u.disconnected.final_offset = htole64(conn->rx_final);
+	/* The last acknowledgement often comes with the FIN. */
+	iba_credit_put(&ev->u.disconnected.credit, &conn->tx_credit);
+	if (!(conn->flags & IBA_CONN_F_RX_WANT))
+		conn->pending &= (uint16_t)~IBA_PEND_CREDIT;
 }
 
 static void put_fail(struct iba_conn *conn, struct vtoe_event *ev)

@@ -133,11 +133,15 @@ static struct iba_tx_entry *tx_conn(struct iba_conn *conn,
 	return entry;
 }
 
+/* msgs: what the connection has sent in all, NULL: there is none. */
 static void tx_answer(struct iba_lane *lane, enum vtoe_msg_type type,
-		      uint32_t cid, enum vtoe_reason reason)
+		      uint32_t cid, enum vtoe_reason reason,
+		      const uint32_t msgs[VNET_RWQ_CLASSES])
 {
 	struct vnet_lane_rej rej = { .reason = htole32(reason) };
 
+	for (int i = 0; msgs && i < VNET_RWQ_CLASSES; i++)
+		rej.sent[i] = htole32(msgs[i]);
 	if (lane->tx.answers >= TX_ANSWERS_MAX)
 		tx_fail(lane, "the peer does not read our answers");
 	else if (tx_append(lane, NULL, type, cid, sizeof(rej), &rej))
@@ -172,13 +176,15 @@ static void tcp_send_rep(struct iba_conn *conn)
 static void tcp_send_rej(struct iba_conn *conn, enum vtoe_reason reason)
 {
 	if (conn->lane)
-		tx_answer(conn->lane, VTOE_MSG_REJ, conn->peer_cid, reason);
+		tx_answer(conn->lane, VTOE_MSG_REJ, conn->peer_cid, reason,
+			  NULL);
 }
 
 static void tcp_send_rst(struct iba_conn *conn, enum vtoe_reason reason)
 {
 	if (conn->lane)
-		tx_answer(conn->lane, VTOE_MSG_RST, conn->peer_cid, reason);
+		tx_answer(conn->lane, VTOE_MSG_RST, conn->peer_cid, reason,
+			  conn->tx_msgs);
 }
 
 /* DATA and FIN say what a waiting CREDIT would. */
@@ -230,6 +236,20 @@ static void tcp_send_credit(struct iba_conn *conn, uint8_t flags)
 	conn->flags |= IBA_CONN_F_CREDIT_QUEUED;
 	TAILQ_INSERT_TAIL(&conn->lane->credits, conn, credit_link);
 	mark_dirty(conn->lane);
+}
+
+/* A credit that waits for the end of the pass may be the acknowledgement that
+ * the peer's close waits for. */
+static void tcp_put_path(struct iba_conn *conn)
+{
+	struct iba_tx_entry *entry;
+
+	if (conn->flags & IBA_CONN_F_CREDIT_QUEUED) {
+		entry = tx_conn(conn, VTOE_MSG_CREDIT, 0, NULL);
+		if (entry)
+			forget_credit(conn, entry);
+	}
+	iba_lane_leave(conn);
 }
 
 static void queue_credits(struct iba_lane *lane)
@@ -424,7 +444,7 @@ static int rx_req(struct iba_lane *lane, const struct vtoe_msg_hdr *hdr,
 	reason = iba_open_req(lane->tenant, &iba_fabric_tcp, hdr, &req, &conn);
 	if (reason) {
 		lane->tenant->drops[IBA_DROP_REQ_REFUSED]++;
-		tx_answer(lane, VTOE_MSG_REJ, le32toh(req.cid), reason);
+		tx_answer(lane, VTOE_MSG_REJ, le32toh(req.cid), reason, NULL);
 		return 0;
 	}
 	iba_lane_join(lane, conn);
@@ -825,7 +845,7 @@ const struct iba_fabric iba_fabric_tcp = {
 	.name = "tcp",
 	.id = VTOE_FABRIC_TCP,
 	.get_path = iba_lane_get,
-	.put_path = iba_lane_leave,
+	.put_path = tcp_put_path,
 	.send_req = tcp_send_req,
 	.send_rep = tcp_send_rep,
 	.send_rej = tcp_send_rej,

@@ -45,6 +45,7 @@
 #include "log.h"
 #include "shim.h"
 #include "unix_msg.h"
+#include "vtoe_queues.h"
 
 #define RETRY_MS 100
 #define WAIT_MS 2000
@@ -86,128 +87,6 @@ static void disconnect(struct shim_attach *a)
 	a->pending_count = 0;
 }
 
-/* ---- records ---- */
-
-static struct vnet_inflight *record(const struct shim_attach *a, unsigned int i)
-{
-	return &a->inflight[i];
-}
-
-static unsigned int vtoe_index(const struct shim_queue *q)
-{
-	return q->index - 2 * q->shim->conf->pairs - 1;
-}
-
-/* The queue goes on where the record stopped, and did something before. */
-static bool continues(const struct shim_attach *a, const struct shim_queue *q)
-{
-	const struct vnet_inflight *r = record(a, vtoe_index(q));
-
-	return le16toh(r->version) == VNET_INFLIGHT_VERSION &&
-	       le16toh(r->num) == q->num && q->base &&
-	       le16toh(r->last_avail) == q->base;
-}
-
-/*
- * The agent may have died between making used entries visible and writing that
- * down. virtq_recover() would do this; it must be done before anything is
- * pushed, too.
- */
-static void account_used(struct virtq *vq)
-{
-	struct vnet_inflight *r = vq->inflight;
-	uint16_t i = le16toh(r->used_idx);
-
-	if ((uint16_t)(vq->published - i) > vq->num)
-		return; /* virtq_recover() will say so */
-	for (; i != vq->published; i++) {
-		uint32_t head = le32toh(__atomic_load_n(
-			&vq->used->ring[i & (vq->num - 1)].id, __ATOMIC_RELAXED));
-
-		if (head < vq->num)
-			r->taken[head] = 0;
-	}
-	r->used_idx = htole16(i);
-}
-
-/* Tells the guest, if it left a buffer for events. */
-static void announce_removal(struct shim_queue *eq)
-{
-	static struct virtq_chain chain;
-	struct vtoe_event ev = {
-		.type = htole16(VTOE_EV_DEVICE_REMOVAL),
-		.reason = htole32(VTOE_REASON_REMOVED),
-	};
-
-	account_used(&eq->vq);
-	if (virtq_pop(&eq->vq, &chain) <= 0)
-		return;
-	virtq_push(&eq->vq, chain.head,
-		   virtq_copy_in(&chain, 0, &ev, sizeof(ev)));
-	virtq_publish(&eq->vq);
-}
-
-/*
- * Returns whatever is in a queue that is served here. A guest that posts as fast
- * as we return is looked at again when it rings.
- */
-static void give_back(struct shim_queue *q)
-{
-	unsigned int rounds = 16;
-
-	do {
-		if (virtq_recover(&q->vq) < 0) {
-			shim_queue_broken(q);
-			return;
-		}
-	} while (virtq_enable_kicks(&q->vq) && --rounds);
-}
-
-/* READY to LOCAL, and back to the guest what was posted. */
-static int serve_here(struct shim *shim, bool removal)
-{
-	struct shim_attach *a = &shim->attach;
-	unsigned int i;
-
-	for (i = 0; i < SHIM_VTOE_QUEUES; i++) {
-		struct shim_queue *q = shim_queue_vtoe(shim, i);
-		struct vnet_inflight *r = record(a, i);
-
-		if (q->state != SHIM_QUEUE_READY)
-			continue;
-		if (!continues(a, q))
-			r->version = 0; /* virtq_start() fills it in */
-		if (shim_queue_start_local(q, r) < 0)
-			return -EINVAL;
-		if (removal && i == VNET_QUEUE_EQ - VNET_QUEUE_CR)
-			announce_removal(q);
-		give_back(q);
-	}
-	return 0;
-}
-
-void shim_attach_kicked(struct shim *shim, struct shim_queue *q)
-{
-	(void)shim;
-	if (!q->vq.broken)
-		give_back(q);
-}
-
-/* The agent has let go of, or lost, the queues that were handed to it. */
-static void take_back(struct shim *shim)
-{
-	unsigned int i;
-
-	for (i = 0; i < SHIM_VTOE_QUEUES; i++) {
-		struct shim_queue *q = shim_queue_vtoe(shim, i);
-
-		if (q->state != SHIM_QUEUE_AGENT)
-			continue;
-		q->base = le16toh(record(&shim->attach, i)->last_avail);
-		shim_queue_set_state(q, SHIM_QUEUE_READY);
-	}
-}
-
 /* ---- losing the agent ---- */
 
 static void lost(struct shim_attach *a, const char *why)
@@ -231,8 +110,8 @@ static void lost(struct shim_attach *a, const char *why)
 	if (!suspended)
 		loop_timer_arm(a->retry, RETRY_MS);
 	if (had_queues) {
-		take_back(shim);
-		serve_here(shim, true);
+		shim_vtoe_take_back(shim);
+		shim_vtoe_serve_here(shim, true);
 	}
 	shim_device_set_vtoe(shim, VNET_VTOE_DOWN, false);
 }
@@ -351,8 +230,11 @@ static int hand_out(struct shim_attach *a)
 
 	for (i = 0; i < SHIM_VTOE_QUEUES; i++) {
 		struct shim_queue *q = shim_queue_vtoe(shim, i);
-		struct vnet_inflight *r = record(a, i);
+		struct vnet_inflight *r = &a->inflight[i];
 
+		/* Nothing that was posted before is for the new agent. */
+		if (q->state == SHIM_QUEUE_LOCAL)
+			shim_vtoe_kicked(q);
 		shim_queue_stop_local(q);
 		if (le16toh(r->version) != VNET_INFLIGHT_VERSION) {
 			/* never served here: a resume from position 0 */
@@ -555,12 +437,12 @@ static bool all_ready(struct shim *shim)
 	return true;
 }
 
-static bool any_continues(struct shim *shim)
+static bool any_shim_vtoe_continues(struct shim *shim)
 {
 	unsigned int i;
 
 	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
-		if (continues(&shim->attach, shim_queue_vtoe(shim, i)))
+		if (shim_vtoe_continues(&shim->attach, shim_queue_vtoe(shim, i)))
 			return true;
 	return false;
 }
@@ -572,7 +454,7 @@ int shim_attach_queue_ready(struct shim *shim)
 
 	if (!all_ready(shim))
 		return 0;
-	if (a->state == SHIM_ATTACH_SUSPENDED && any_continues(shim)) {
+	if (a->state == SHIM_ATTACH_SUSPENDED && any_shim_vtoe_continues(shim)) {
 		set_state(a, SHIM_ATTACH_MEM);
 		ret = send_mem_table(a, false);
 		if (ret < 0)
@@ -581,7 +463,7 @@ int shim_attach_queue_ready(struct shim *shim)
 	}
 	if (a->state == SHIM_ATTACH_SUSPENDED)
 		shim_attach_reset(shim);
-	ret = serve_here(shim, false);
+	ret = shim_vtoe_serve_here(shim, false);
 	if (ret == 0)
 		try_connect(a);
 	return ret;
@@ -631,7 +513,7 @@ static int let_go(struct shim_attach *a)
 	}
 	if (wait_done(a) < 0)
 		return -1;
-	take_back(shim);
+	shim_vtoe_take_back(shim);
 	ret = send_mem_table(a, true);
 	if (ret < 0)
 		goto fail;
@@ -650,7 +532,7 @@ void shim_attach_suspend(struct shim *shim)
 	if (a->state == SHIM_ATTACH_MEM || a->state == SHIM_ATTACH_START ||
 	    a->state == SHIM_ATTACH_UP) {
 		if (let_go(a) < 0)
-			take_back(shim);
+			shim_vtoe_take_back(shim);
 	} else if (a->state != SHIM_ATTACH_SUSPENDED) {
 		disconnect(a);
 		set_state(a, SHIM_ATTACH_IDLE);
@@ -671,18 +553,32 @@ void shim_attach_reset(struct shim *shim)
 	set_state(a, SHIM_ATTACH_IDLE);
 	a->same_epoch = false;
 	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
-		record(a, i)->version = 0;
+		a->inflight[i].version = 0;
 	shim_device_set_vtoe(shim, VNET_VTOE_DOWN, false);
 }
 
 void shim_attach_base_set(struct shim_queue *q)
 {
 	struct shim_attach *a = &q->shim->attach;
-	const struct vnet_inflight *r = record(a, vtoe_index(q));
+	const struct vnet_inflight *r = &a->inflight[shim_vtoe_index(q)];
 
 	if (le16toh(r->version) == VNET_INFLIGHT_VERSION &&
 	    le16toh(r->last_avail) != q->base)
 		shim_attach_reset(q->shim);
+}
+
+void shim_attach_features_set(struct shim *shim)
+{
+	unsigned int i;
+
+	if (shim->attach.state != SHIM_ATTACH_SUSPENDED)
+		return;
+	/* QEMU asks when it stops a VM; virtio_uml, whose driver has gone, does
+	 * not. The next driver reads the state before it sets up its queues. */
+	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
+		if (shim_queue_vtoe(shim, i)->base_told)
+			return;
+	shim_attach_reset(shim);
 }
 
 void shim_attach_routes_changed(struct shim *shim)

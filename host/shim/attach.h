@@ -57,8 +57,9 @@ void shim_attach_reset(struct shim *shim);
 /* The front end says where a VTOE queue begins: anywhere but where it stopped
  * is a new beginning. */
 void shim_attach_base_set(struct shim_queue *q);
-/* The guest rang for a VTOE queue that is served here. */
-void shim_attach_kicked(struct shim *shim, struct shim_queue *q);
+/* A driver negotiates: a new one, if nobody asked where the last one's VTOE
+ * queues had stopped. */
+void shim_attach_features_set(struct shim *shim);
 void shim_attach_routes_changed(struct shim *shim);
 
 #endif /* SHIM_ATTACH_H */

@@ -41,9 +41,10 @@ uint16_t shim_encap_build(uint8_t type, uint32_t tenant, uint8_t *out)
 
 bool shim_encap_is_ours(uint8_t type, uint32_t tenant, const uint8_t *hdr)
 {
-	uint8_t want[SHIM_ENCAP_MAX];
+	uint8_t want[SHIM_ENCAP_MAX] = { 0 };
+	const uint16_t len = shim_encap_build(type, tenant, want);
 
-	return !memcmp(hdr, want, shim_encap_build(type, tenant, want));
+	return !memcmp(hdr, want, len);
 }
 
 enum shim_encap_verdict shim_encap_check(uint8_t type, uint32_t tenant,

@@ -401,33 +401,30 @@ int shim_sock_recv(struct shim_sock *sock, struct iovec *iov,
 		.msg_iovlen = iov_count,
 		.msg_control = control.buf,
 		.msg_controllen = sizeof(control.buf),
+		.msg_name = &from,
+		.msg_namelen = sizeof(from),
 	};
 	unsigned int tries = ERRORS_SWALLOWED;
 	ssize_t n;
 	int size;
 
-	if (!sock->only) {
-		msg.msg_name = &from;
-		msg.msg_namelen = sizeof(from);
-	}
 	do {
 		n = recvmsg(sock->fd, &msg, MSG_DONTWAIT);
 	} while (n < 0 && (errno == EINTR || icmp_error(errno)) && --tries);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -errno;
 	size = segment_size(&msg);
-	*batch = (struct shim_batch){ .link = sock->only, .bytes = n };
+	*batch = (struct shim_batch){ .bytes = n };
 	batch->size = size > 0 && size < n ? size : n;
 	batch->count = n ? (n + batch->size - 1) / batch->size : 1;
 	shim->stats.rx_recvs++;
 	shim->stats.rx_datagrams += batch->count;
 	if (msg.msg_flags & MSG_TRUNC) {
 		shim->stats.rx_drop_truncated++;
-		batch->link = NULL;
 		return 1;
 	}
-	if (!batch->link)
-		batch->link = find_source(sock, &from);
+	/* of a connected socket, too: what came before connect() is from anybody */
+	batch->link = find_source(sock, &from);
 	if (!batch->link) {
 		shim->stats.rx_drop_unknown_source += batch->count;
 		return 1;

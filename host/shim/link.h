@@ -38,6 +38,7 @@ struct shim_sock {
 	unsigned int link_count;
 	struct shim_link *last; /* source of the last datagram, or its only link */
 	struct shim_link *only; /* connected to its remote */
+	unsigned int small;	/* single datagrams in a row */
 	uint16_t part_len;	/* of whole trains, as last seen; 0: none yet */
 	unsigned int pair;	/* rx queue pair that it feeds, of those active */
 };

@@ -31,6 +31,7 @@
 #include "ctrl.h"
 #include "log.h"
 #include "shim.h"
+#include "vtoe_queues.h"
 
 const char *shim_queue_kind_name(enum shim_queue_kind kind)
 {
@@ -143,7 +144,7 @@ static void kicked(int fd, uint32_t events, void *ctx)
 		shim_ctrl_run(shim, q);
 		break;
 	case SHIM_QUEUE_VTOE:
-		shim_attach_kicked(shim, q);
+		shim_vtoe_kicked(q);
 		break;
 	case SHIM_QUEUE_KINDS:
 		break;
@@ -251,6 +252,7 @@ int shim_queue_update(struct shim_queue *q)
 			 q->shim->conf->vm);
 		return -EINVAL;
 	}
+	q->base_told = false;
 	shim_queue_set_state(q, SHIM_QUEUE_READY);
 	if (q->kind == SHIM_QUEUE_VTOE) {
 		ret = shim_attach_queue_ready(q->shim);

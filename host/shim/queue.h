@@ -42,6 +42,7 @@ struct shim_queue {
 	uint16_t base; /* next avail position to take, kept while not LOCAL */
 	uint64_t desc_user, avail_user, used_user;
 	bool addr_set, enabled;
+	bool base_told; /* the front end asked for base after the last stop */
 	int kick_fd, call_fd; /* owned; the virtq, the agent get duplicates */
 	/* while served here */
 	struct virtq vq;

@@ -26,7 +26,8 @@ static void tick(void *ctx)
 	for (i = 0; i < SHIM_REASM_TRAINS; i++) {
 		struct shim_train *t = &r->train[i];
 
-		if (!t->used)
+		/* a complete one waits for buffers; rx.c sees to it */
+		if (!t->used || !t->missing)
 			continue;
 		if (now - t->born_us < SHIM_REASM_MS * 1000) {
 			left = true;
@@ -64,18 +65,19 @@ void shim_reasm_flush(struct shim_reasm *r)
 		shim_train_release(&r->train[i]);
 }
 
-/* A free place, or that of the oldest. */
+/* A free place, or that of the oldest incomplete train; NULL: none. */
 static struct shim_train *take_place(struct shim_reasm *r)
 {
-	struct shim_train *oldest = &r->train[0];
+	struct shim_train *oldest = NULL;
 	unsigned int i;
+
 
 	for (i = 0; i < SHIM_REASM_TRAINS; i++) {
 		struct shim_train *t = &r->train[i];
 
 		if (!t->used)
 			return t;
-		if (t->born_us < oldest->born_us)
+		if (t->missing && (!oldest || t->born_us < oldest->born_us))
 			oldest = t;
 	}
 	r->shim->stats.rx_drop_table_full++;
@@ -86,10 +88,11 @@ static struct shim_train *begin(struct shim_reasm *r, uint32_t link,
 				const struct shim_part *part)
 {
 	struct shim_train *t = take_place(r);
-	uint8_t *data = t->data;
+	uint8_t *data;
 
-	if (!data)
-		data = malloc(SHIM_TRAIN_MAX);
+	if (!t)
+		return NULL;
+	data = t->data ? t->data : malloc(SHIM_TRAIN_MAX);
 	if (!data) {
 		r->shim->stats.rx_drop_table_full++;
 		return NULL;

@@ -21,7 +21,8 @@
 #include "shim.h"
 
 #define RECVS_PER_RUN 32
-#define STALL_MS 20
+/* A guest that is not scheduled for long must not lose frames for it. */
+#define STALL_MS 200
 /* Bytes of window that take the longest train. */
 #define WINDOW_BYTES (sizeof(struct vnet_train_hdr) + SHIM_TRAIN_MAX)
 
@@ -89,6 +90,7 @@ void shim_rx_stop(struct shim *shim, unsigned int pair)
 	struct shim_rx *rx = &shim->rx[pair];
 
 	forget(rx);
+	shim_reasm_flush(&shim->reasm); /* a train may be complete but for a buffer */
 	loop_timer_disarm(rx->stall_timer);
 	shim_window_return(&rx->window, &rx->queue->vq);
 	virtq_publish_notify(&rx->queue->vq);

@@ -33,6 +33,9 @@
 #include "shim.h"
 
 #define IOV_MAX_CALL 1024 /* UIO_MAXIOV */
+/* After so many single datagrams in a row no more than one is prepared for: a
+ * long layout has its price, and the train that comes in spite of it is copied. */
+#define SMALL_RUN 16
 
 /* Buffers of one call, and the guess behind them. */
 struct layout {
@@ -109,7 +112,9 @@ static void lay_out(struct layout *l, const struct shim_rx *rx,
 
 		l->first_part = 0;
 		l->part_len = sock->part_len;
-		limit = l->part_len ? SHIM_TRAIN_MAX / l->part_len + 1 : 1;
+		limit = l->part_len && sock->small < SMALL_RUN ?
+				SHIM_TRAIN_MAX / l->part_len + 1 :
+				1;
 		put(l, &l->front, sizeof(l->front.seg) + head);
 		shim_window_seek(w, shim_rx_lead(shim, l->encap_len) +
 				 SHIM_ETH_LEN, &pos);
@@ -284,6 +289,17 @@ void shim_rx_close_open(struct shim_rx *rx)
 		shim_train_have(train, i);
 }
 
+/* The guess was wrong: what would have been right? */
+static void learn(struct shim_sock *sock, const struct vnet_seg_hdr *hdr,
+		  const struct shim_batch *b)
+{
+	struct shim_part part;
+
+	if (b->size > sizeof(*hdr) &&
+	    shim_part_parse(&part, hdr, b->size - sizeof(*hdr)))
+		sock->part_len = part.part_len;
+}
+
 int shim_rx_direct(struct shim_rx *rx, struct shim_sock *sock)
 {
 	static struct layout layout;
@@ -299,6 +315,7 @@ int shim_rx_direct(struct shim_rx *rx, struct shim_sock *sock)
 	ret = shim_sock_recv(sock, l->iov, l->iov_count, &batch);
 	if (ret <= 0 || !batch.link)
 		return ret;
+	sock->small = batch.count == 1 ? sock->small + 1 : 0;
 	if ((open->sock && open->link != batch.link) ||
 	    !sizes_match(l, &batch) || !parts_match(l, open, &batch, &part) ||
 	    (!open->sock && !head_matches(rx->shim, l, &part))) {
@@ -306,11 +323,7 @@ int shim_rx_direct(struct shim_rx *rx, struct shim_sock *sock)
 			gather(rx, l, &batch);
 		else
 			rx->shim->stats.rx_drop_malformed++;
-		/* learn from it */
-		if (batch.bytes > sizeof(struct vnet_seg_hdr) && batch.count > 1)
-			sock->part_len = batch.size - sizeof(struct vnet_seg_hdr);
-		if (sock->part_len < SHIM_PART_MIN)
-			sock->part_len = 0;
+		learn(sock, seg_hdr(l, 0), &batch);
 		return 1;
 	}
 	sock->part_len = part.part_len;

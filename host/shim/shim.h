@@ -2,13 +2,14 @@
 /*
  * The whole of one VM's shim.
  *
- *   front end ── vhost_user.c ── queue.c ── device.c, ctrl.c
+ *   front end ── vhost_user.c, vu_requests.c ── queue.c ── device.c, ctrl.c
  *                                  │
  *   guest tx ring ── tx.c ── routes.c ── wire.c ── link.c ── UDP
- *   guest rx ring ── rx.c (window.c, reasm.c) ───── link.c ── UDP
- *   VTOE rings ───── attach.c ── agent
+ *   guest rx ring ── rx*.c (window.c, reasm.c) ──── link.c ── UDP
+ *   VTOE rings ───── attach.c (vtoe_queues.c) ── agent
  *
- * One thread, one event loop; nothing here needs a lock.
+ * queue.c tells who serves a ring, dispatch.c when tx rings are looked at. One
+ * thread, one event loop; nothing here needs a lock.
  */
 #ifndef SHIM_H
 #define SHIM_H

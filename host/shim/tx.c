@@ -243,7 +243,8 @@ bool shim_tx_run(struct shim *shim, unsigned int pair)
 	struct shim_queue *q = shim_queue_tx(shim, pair);
 	const bool paravirt = shim_device_paravirt(&shim->dev);
 	struct virtq_chain *chain = &shim->tx.chain;
-	unsigned int taken;
+	uint16_t heads[BATCH];
+	unsigned int taken, i;
 	int ret = 0;
 
 	if (q->vq.broken || !virtq_has_work(&q->vq))
@@ -258,8 +259,11 @@ bool shim_tx_run(struct shim *shim, unsigned int pair)
 		if (paravirt ? read_train(shim, chain, &frames) :
 			       read_stock(shim, chain, &frames))
 			forward(shim, &frames, chain->out_bytes);
-		virtq_push(&q->vq, chain->head, 0);
+		heads[taken] = chain->head;
 	}
+	shim_wire_flush(shim);
+	for (i = 0; i < taken; i++)
+		virtq_push(&q->vq, heads[i], 0);
 	virtq_publish_notify(&q->vq);
 	if (ret < 0) {
 		shim_queue_broken(q);

@@ -4,10 +4,9 @@
  *
  * Theory of operation. A message is a header and a payload on a stream socket,
  * descriptors ride with its first byte. It is collected without blocking, then
- * looked up in the table below, which has for each request the lengths and the
- * number of descriptors that it may have and what must have been negotiated;
- * then its handler runs. A handler returns 0 (done), 1 (the front end is told
- * so, if it asked for an answer, or else the session ends) or -EPROTO.
+ * looked up in the table of vu_requests.c, which has for each request the
+ * lengths and the number of descriptors that it may have and what must have
+ * been negotiated; then its handler runs.
  *
  * Front ends differ:
  *  - user-mode Linux (virtio_uml) sends SET_MEM_TABLE with room for two regions
@@ -25,10 +24,7 @@
  * in one place. Answers are small and never waited for.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -37,476 +33,15 @@
 #include "log.h"
 #include "shim.h"
 #include "vhost_user_proto.h"
+#include "vu_requests.h"
 
 #define HDR_LEN offsetof(struct shim_vu_msg, payload)
 #define MESSAGES_PER_RUN 64
 #define CONFIG_RETRY_MS 10
-#define OUR_PROTOCOL_FEATURES                                              \
-	(VNET_BIT_MASK(VU_PROTOCOL_F_MQ_BIT) |                             \
-	 VNET_BIT_MASK(VU_PROTOCOL_F_REPLY_ACK_BIT) |                      \
-	 VNET_BIT_MASK(VU_PROTOCOL_F_BACKEND_REQ_BIT) |                    \
-	 VNET_BIT_MASK(VU_PROTOCOL_F_CONFIG_BIT) |                         \
-	 VNET_BIT_MASK(VU_PROTOCOL_F_RESET_DEVICE_BIT) |                   \
-	 VNET_BIT_MASK(VU_PROTOCOL_F_STATUS_BIT))
-
-static const char *request_name(uint32_t request);
-
-/* A line about the message at hand. Returns -EPROTO. */
-__attribute__((format(printf, 2, 3))) static int
-bad(const struct shim *shim, const char *fmt, ...)
-{
-	const struct shim_front *f = &shim->front;
-	char text[160];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
-	va_end(args);
-	log_warn("vm %s: front end: %s: %s", shim->conf->vm,
-		 request_name(f->msg.request), text);
-	return -EPROTO;
-}
 
 static bool negotiated(const struct shim_front *f, unsigned int bit)
 {
 	return f->protocol_features & VNET_BIT_MASK(bit);
-}
-
-/* ---- payloads ---- */
-
-static uint64_t get_u64(const struct shim_vu_msg *msg)
-{
-	uint64_t value;
-
-	memcpy(&value, msg->payload, sizeof(value));
-	return value;
-}
-
-static void put_u64(struct shim_vu_msg *msg, uint64_t value)
-{
-	memcpy(msg->payload, &value, sizeof(value));
-	msg->size = sizeof(value);
-}
-
-/* The payload's queue; NULL, logged, if the device has no such queue. */
-static struct shim_queue *get_queue(struct shim *shim, uint32_t index)
-{
-	struct shim_queue *q = shim_queue_at(shim, index);
-
-	if (!q)
-		bad(shim, "queue %u of %u", index, shim->queue_count);
-	return q;
-}
-
-static struct shim_queue *get_state(struct shim *shim, uint32_t *num)
-{
-	struct vu_vring_state s;
-
-	memcpy(&s, shim->front.msg.payload, sizeof(s));
-	*num = s.num;
-	return get_queue(shim, s.index);
-}
-
-/* Takes the i-th descriptor of the message. */
-static int take_fd(struct shim_front *f, unsigned int i)
-{
-	int fd = f->fds[i];
-
-	f->fds[i] = -1;
-	return fd;
-}
-
-/* ---- features ---- */
-
-static int get_features(struct shim *shim)
-{
-	shim->dev.offered = shim_device_offer(shim);
-	put_u64(&shim->front.msg, shim->dev.offered |
-					  VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT));
-	return 0;
-}
-
-static int set_features(struct shim *shim)
-{
-	const uint64_t bit = VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT);
-	const uint64_t features = get_u64(&shim->front.msg);
-	unsigned int i;
-
-	if ((features & ~bit) != shim->dev.features)
-		for (i = 0; i < shim->queue_count; i++)
-			if (shim->queue[i].state != SHIM_QUEUE_IDLE)
-				return bad(shim, "queue %u is in use", i);
-	if (shim_device_accept(shim, features & ~bit) < 0)
-		return bad(shim, "not a part of the offer");
-	shim->front.enable_needed = features & bit;
-	return 0;
-}
-
-static int get_protocol_features(struct shim *shim)
-{
-	put_u64(&shim->front.msg, OUR_PROTOCOL_FEATURES);
-	return 0;
-}
-
-static int set_protocol_features(struct shim *shim)
-{
-	const uint64_t features = get_u64(&shim->front.msg);
-
-	if (features & ~OUR_PROTOCOL_FEATURES)
-		return bad(shim, "%#" PRIx64 " was not offered",
-			   (uint64_t)(features & ~OUR_PROTOCOL_FEATURES));
-	shim->front.protocol_features = features;
-	return 0;
-}
-
-static int get_queue_num(struct shim *shim)
-{
-	put_u64(&shim->front.msg, shim->queue_count);
-	return 0;
-}
-
-/* ---- whole device ---- */
-
-static int set_owner(struct shim *shim)
-{
-	(void)shim;
-	return 0;
-}
-
-static int reset_device(struct shim *shim)
-{
-	unsigned int i;
-
-	for (i = 0; i < shim->queue_count; i++)
-		shim_queue_reset(&shim->queue[i]);
-	shim_attach_reset(shim);
-	shim_device_reset(shim);
-	return 0;
-}
-
-static int set_status(struct shim *shim)
-{
-	const uint64_t status = get_u64(&shim->front.msg);
-
-	if (status > UINT8_MAX)
-		return bad(shim, "status %#" PRIx64, status);
-	/* 0 is no sure sign of a reset: QEMU sends it on each stop. */
-	shim->dev.status = status;
-	return 0;
-}
-
-static int get_status(struct shim *shim)
-{
-	put_u64(&shim->front.msg, shim->dev.status);
-	return 0;
-}
-
-/* Offset and length within config space, payload as long as they say. */
-static int config_header(struct shim *shim, struct vu_config *c)
-{
-	const struct shim_vu_msg *msg = &shim->front.msg;
-
-	memcpy(c, msg->payload, sizeof(*c));
-	if (c->size > SHIM_CONFIG_SPACE || c->offset > SHIM_CONFIG_SPACE - c->size)
-		return bad(shim, "offset %u, %u bytes", c->offset, c->size);
-	if (msg->size != sizeof(*c) + c->size)
-		return bad(shim, "%u bytes of payload for %u of config",
-			   msg->size, c->size);
-	return 0;
-}
-
-static int get_config(struct shim *shim)
-{
-	uint8_t config[SHIM_CONFIG_SPACE];
-	struct vu_config c;
-
-	if (config_header(shim, &c) < 0)
-		return -EPROTO;
-	shim_device_config(shim, config);
-	memcpy(shim->front.msg.payload + sizeof(c), config + c.offset, c.size);
-	return 0;
-}
-
-static int set_config(struct shim *shim)
-{
-	struct vu_config c;
-
-	/* Nothing in it is the driver's to write. */
-	return config_header(shim, &c);
-}
-
-static int set_backend_req_fd(struct shim *shim)
-{
-	struct shim_front *f = &shim->front;
-	int fd = take_fd(f, 0);
-	int flags = fcntl(fd, F_GETFL);
-
-	if (f->req_fd >= 0)
-		close(f->req_fd);
-	f->req_fd = fd;
-	/* a full pipe of the front end's must not stop us */
-	if (flags >= 0)
-		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	return 0;
-}
-
-/* ---- memory ---- */
-
-static int set_mem_table(struct shim *shim)
-{
-	struct shim_front *f = &shim->front;
-	struct vu_mem_table table = { 0 };
-	unsigned int i;
-	int ret = 0;
-
-	memcpy(&table, f->msg.payload, f->msg.size);
-	if (table.count > VU_MEM_REGIONS_MAX || table.count != f->nfds ||
-	    f->msg.size < offsetof(struct vu_mem_table, region) +
-				  table.count * sizeof(table.region[0]))
-		return bad(shim, "%u regions, %u descriptors, %u bytes",
-			   table.count, f->nfds, f->msg.size);
-	/* before anything is unmapped nobody may look at it, the agent neither */
-	shim_queues_pause(shim);
-	guest_mem_clear(&shim->mem);
-	for (i = 0; i < table.count && ret == 0; i++) {
-		const struct vu_mem_region *r = &table.region[i];
-
-		ret = guest_mem_add(&shim->mem, r->gpa, r->size, r->user_addr,
-				    r->mmap_offset, take_fd(f, i));
-		if (ret < 0)
-			bad(shim, "region %u at %#" PRIx64 ", %#" PRIx64 " bytes: %s",
-			    i, r->gpa, r->size, strerror(-ret));
-	}
-	if (ret < 0) {
-		guest_mem_clear(&shim->mem);
-		return 1;
-	}
-	return shim_queues_resume(shim) < 0 ? 1 : 0;
-}
-
-/* ---- queues ---- */
-
-static int stopped(struct shim *shim, const struct shim_queue *q)
-{
-	if (q->state == SHIM_QUEUE_LOCAL || q->state == SHIM_QUEUE_AGENT)
-		return bad(shim, "queue %u is running", q->index);
-	return 0;
-}
-
-static int set_vring_num(struct shim *shim)
-{
-	uint32_t num;
-	struct shim_queue *q = get_state(shim, &num);
-
-	if (!q || stopped(shim, q) < 0)
-		return -EPROTO;
-	if (!num || num > VIRTQ_NUM_MAX || (num & (num - 1)))
-		return bad(shim, "queue %u: size %u", q->index, num);
-	q->num = num;
-	return 0;
-}
-
-static int set_vring_base(struct shim *shim)
-{
-	uint32_t base;
-	struct shim_queue *q = get_state(shim, &base);
-
-	if (!q || stopped(shim, q) < 0)
-		return -EPROTO;
-	if (base > UINT16_MAX)
-		return bad(shim, "queue %u: base %u", q->index, base);
-	q->base = base;
-	if (q->kind == SHIM_QUEUE_VTOE)
-		shim_attach_base_set(q);
-	return 0;
-}
-
-static int get_vring_base(struct shim *shim)
-{
-	struct vu_vring_state s;
-	uint32_t unused;
-	struct shim_queue *q = get_state(shim, &unused);
-
-	if (!q)
-		return -EPROTO;
-	shim_queue_stop(q);
-	/* the queue begins anew with a new kick descriptor */
-	if (q->kick_fd >= 0)
-		close(q->kick_fd);
-	q->kick_fd = -1;
-	s = (struct vu_vring_state){ .index = q->index, .num = q->base };
-	memcpy(shim->front.msg.payload, &s, sizeof(s));
-	shim->front.msg.size = sizeof(s);
-	return 0;
-}
-
-static int set_vring_addr(struct shim *shim)
-{
-	struct vu_vring_addr a;
-	struct shim_queue *q;
-
-	memcpy(&a, shim->front.msg.payload, sizeof(a));
-	q = get_queue(shim, a.index);
-	if (!q)
-		return -EPROTO;
-	if (a.flags)
-		return bad(shim, "flags %#x (logging was not offered)", a.flags);
-	if (q->addr_set && q->desc_user == a.desc && q->avail_user == a.avail &&
-	    q->used_user == a.used)
-		return 0;
-	if (stopped(shim, q) < 0)
-		return -EPROTO;
-	q->desc_user = a.desc;
-	q->avail_user = a.avail;
-	q->used_user = a.used;
-	q->addr_set = true;
-	return shim_queue_update(q) < 0 ? 1 : 0;
-}
-
-/* Queue and descriptor of SET_VRING_KICK, _CALL, _ERR; fd -1: none. */
-static struct shim_queue *get_vring_fd(struct shim *shim, int *fd)
-{
-	struct shim_front *f = &shim->front;
-	const uint64_t value = get_u64(&f->msg);
-	const unsigned int want = value & VU_VRING_NOFD_MASK ? 0 : 1;
-	struct shim_queue *q;
-
-	if (value & ~(VU_VRING_INDEX_MASK | VU_VRING_NOFD_MASK)) {
-		bad(shim, "value %#" PRIx64, value);
-		return NULL;
-	}
-	q = get_queue(shim, value & VU_VRING_INDEX_MASK);
-	if (!q)
-		return NULL;
-	if (f->nfds != want) {
-		bad(shim, "%u descriptors, not %u", f->nfds, want);
-		return NULL;
-	}
-	*fd = want ? take_fd(f, 0) : -1;
-	return q;
-}
-
-static int set_vring_kick(struct shim *shim)
-{
-	struct shim_queue *q;
-	int fd;
-
-	q = get_vring_fd(shim, &fd);
-	if (!q)
-		return -EPROTO;
-	if (fd < 0)
-		return bad(shim, "queue %u: no descriptor; queues are not polled",
-			   q->index);
-	shim_queue_stop(q);
-	if (q->kick_fd >= 0)
-		close(q->kick_fd);
-	q->kick_fd = fd;
-	return shim_queue_update(q) < 0 ? 1 : 0;
-}
-
-static int set_vring_call(struct shim *shim)
-{
-	struct shim_queue *q;
-	int fd;
-
-	q = get_vring_fd(shim, &fd);
-	if (!q)
-		return -EPROTO;
-	return shim_queue_set_call(q, fd) < 0 ? 1 : 0;
-}
-
-static int set_vring_err(struct shim *shim)
-{
-	struct shim_queue *q;
-	int fd;
-
-	q = get_vring_fd(shim, &fd);
-	if (!q)
-		return -EPROTO;
-	if (fd >= 0)
-		close(fd); /* what goes wrong is in the log */
-	return 0;
-}
-
-static int set_vring_enable(struct shim *shim)
-{
-	uint32_t enable;
-	struct shim_queue *q = get_state(shim, &enable);
-
-	if (!q)
-		return -EPROTO;
-	if (enable > 1)
-		return bad(shim, "queue %u: %u", q->index, enable);
-	q->enabled = enable;
-	return shim_queue_update(q) < 0 ? 1 : 0;
-}
-
-/* ---- the table ---- */
-
-struct row {
-	const char *name;
-	int (*handle)(struct shim *shim);
-	uint16_t size_min, size_max;
-	uint8_t fds_min, fds_max;
-	bool answers;	/* with a payload */
-	int8_t feature; /* protocol feature that brings it; -1: none */
-};
-
-#define ROW(request, fn, min, max, fmin, fmax, ans, feat)            \
-	[VU_##request] = { #request, fn, min, max, fmin, fmax, ans, feat }
-#define U64 sizeof(uint64_t)
-#define STATE sizeof(struct vu_vring_state)
-#define CONFIG sizeof(struct vu_config)
-
-static const struct row rows[] = {
-	ROW(GET_FEATURES, get_features, 0, 0, 0, 0, true, -1),
-	ROW(SET_FEATURES, set_features, U64, U64, 0, 0, false, -1),
-	ROW(SET_OWNER, set_owner, 0, 0, 0, 0, false, -1),
-	ROW(RESET_OWNER, reset_device, 0, 0, 0, 0, false, -1),
-	ROW(SET_MEM_TABLE, set_mem_table, offsetof(struct vu_mem_table, region),
-	    sizeof(struct vu_mem_table), 0, VU_MEM_REGIONS_MAX, false, -1),
-	ROW(SET_VRING_NUM, set_vring_num, STATE, STATE, 0, 0, false, -1),
-	ROW(SET_VRING_ADDR, set_vring_addr, sizeof(struct vu_vring_addr),
-	    sizeof(struct vu_vring_addr), 0, 0, false, -1),
-	ROW(SET_VRING_BASE, set_vring_base, STATE, STATE, 0, 0, false, -1),
-	ROW(GET_VRING_BASE, get_vring_base, STATE, STATE, 0, 0, true, -1),
-	ROW(SET_VRING_KICK, set_vring_kick, U64, U64, 0, 1, false, -1),
-	ROW(SET_VRING_CALL, set_vring_call, U64, U64, 0, 1, false, -1),
-	ROW(SET_VRING_ERR, set_vring_err, U64, U64, 0, 1, false, -1),
-	ROW(GET_PROTOCOL_FEATURES, get_protocol_features, 0, 0, 0, 0, true, -1),
-	ROW(SET_PROTOCOL_FEATURES, set_protocol_features, U64, U64, 0, 0, false,
-	    -1),
-	ROW(GET_QUEUE_NUM, get_queue_num, 0, 0, 0, 0, true,
-	    VU_PROTOCOL_F_MQ_BIT),
-	ROW(SET_VRING_ENABLE, set_vring_enable, STATE, STATE, 0, 0, false, -1),
-	ROW(SET_BACKEND_REQ_FD, set_backend_req_fd, 0, 0, 1, 1, false,
-	    VU_PROTOCOL_F_BACKEND_REQ_BIT),
-	ROW(GET_CONFIG, get_config, CONFIG, CONFIG + SHIM_CONFIG_SPACE, 0, 0,
-	    true, VU_PROTOCOL_F_CONFIG_BIT),
-	ROW(SET_CONFIG, set_config, CONFIG, CONFIG + SHIM_CONFIG_SPACE, 0, 0,
-	    false, VU_PROTOCOL_F_CONFIG_BIT),
-	ROW(RESET_DEVICE, reset_device, 0, 0, 0, 0, false,
-	    VU_PROTOCOL_F_RESET_DEVICE_BIT),
-	ROW(SET_STATUS, set_status, U64, U64, 0, 0, false,
-	    VU_PROTOCOL_F_STATUS_BIT),
-	ROW(GET_STATUS, get_status, 0, 0, 0, 0, true, VU_PROTOCOL_F_STATUS_BIT),
-};
-_Static_assert(CONFIG + SHIM_CONFIG_SPACE <= SHIM_VU_PAYLOAD_MAX &&
-		       sizeof(struct vu_mem_table) <= SHIM_VU_PAYLOAD_MAX,
-	       "payloads fit");
-
-static const struct row *find_row(uint32_t request)
-{
-	if (request >= sizeof(rows) / sizeof(rows[0]) || !rows[request].handle)
-		return NULL;
-	return &rows[request];
-}
-
-static const char *request_name(uint32_t request)
-{
-	const struct row *row = find_row(request);
-
-	return row ? row->name : "message";
 }
 
 /* ---- the session ---- */
@@ -515,7 +50,7 @@ static void end_session(struct shim_front *f)
 {
 	struct shim *shim = f->shim;
 
-	reset_device(shim);
+	shim_vu_reset_device(shim);
 	guest_mem_clear(&shim->mem);
 	loop_remove_fd(f->source);
 	f->source = NULL;
@@ -544,29 +79,29 @@ static int send_answer(struct shim_front *f)
 }
 
 /* 0, or -EPROTO: the session must end. */
-static int check(struct shim *shim, const struct row *row)
+static int check(struct shim *shim, const struct shim_vu_row *row)
 {
 	const struct shim_front *f = &shim->front;
 	const struct shim_vu_msg *msg = &f->msg;
 
 	if (!row)
-		return bad(shim, "unknown request %u", msg->request);
+		return shim_vu_bad(shim, "unknown request %u", msg->request);
 	if ((msg->flags & ~VU_FLAG_NEED_REPLY) != VU_VERSION)
-		return bad(shim, "flags %#x", msg->flags);
+		return shim_vu_bad(shim, "flags %#x", msg->flags);
 	if (row->feature >= 0 && !negotiated(f, row->feature))
-		return bad(shim, "its protocol feature (%d) was not negotiated",
+		return shim_vu_bad(shim, "its protocol feature (%d) was not negotiated",
 			   row->feature);
 	if (msg->size < row->size_min || msg->size > row->size_max)
-		return bad(shim, "payload of %u bytes", msg->size);
+		return shim_vu_bad(shim, "payload of %u bytes", msg->size);
 	if (f->nfds < row->fds_min || f->nfds > row->fds_max)
-		return bad(shim, "%u descriptors", f->nfds);
+		return shim_vu_bad(shim, "%u descriptors", f->nfds);
 	return 0;
 }
 
 static int handle(struct shim *shim)
 {
 	struct shim_front *f = &shim->front;
-	const struct row *row = find_row(f->msg.request);
+	const struct shim_vu_row *row = shim_vu_find(f->msg.request);
 	bool wants_ack;
 	int ret;
 
@@ -583,11 +118,12 @@ static int handle(struct shim *shim)
 	if (!row->answers) {
 		if (!wants_ack)
 			return ret ? -EPROTO : 0;
-		put_u64(&f->msg, ret);
+		memcpy(f->msg.payload, &(uint64_t){ ret }, sizeof(uint64_t));
+		f->msg.size = sizeof(uint64_t);
 	}
 	ret = send_answer(f);
 	if (ret < 0)
-		return bad(shim, "answering: %s", strerror(-ret));
+		return shim_vu_bad(shim, "answering: %s", strerror(-ret));
 	return 0;
 }
 
@@ -616,7 +152,7 @@ static int collect(struct shim_front *f)
 	if (f->have < want)
 		return 0;
 	if (want == HDR_LEN && f->msg.size > SHIM_VU_PAYLOAD_MAX)
-		return bad(f->shim, "payload of %u bytes", f->msg.size);
+		return shim_vu_bad(f->shim, "payload of %u bytes", f->msg.size);
 	return f->have == HDR_LEN + f->msg.size;
 }
 

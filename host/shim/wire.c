@@ -33,16 +33,32 @@ void shim_cursor_skip(struct shim_cursor *c, size_t n)
 	}
 }
 
+#define CALL_IOV 1024 /* UIO_MAXIOV */
+
 /* One system call under construction. */
 struct call {
-	struct iovec iov[1024]; /* UIO_MAXIOV */
+	struct iovec iov[CALL_IOV];
 	unsigned int count;
+	unsigned int segs;
 	size_t bytes;
 };
 
+/*
+ * Single datagrams of several chains that go out in one call: all of one size,
+ * but the last. Their chains stay with us until shim_wire_flush().
+ */
+static struct {
+	struct shim_link *link; /* NULL: empty */
+	uint16_t size;
+	bool closed; /* the last one was shorter */
+	struct call call;
+	struct vnet_seg_hdr hdr[SHIM_SEGS_MAX];
+	uint8_t head[SHIM_SEGS_MAX][SHIM_HEAD_MAX];
+} batch;
+
 static bool put(struct call *call, const void *base, size_t len)
 {
-	if (call->count == sizeof(call->iov) / sizeof(call->iov[0]))
+	if (call->count == CALL_IOV)
 		return false;
 	call->iov[call->count].iov_base = (void *)base;
 	call->iov[call->count++].iov_len = len;
@@ -81,12 +97,18 @@ static void put_seg_hdr(struct vnet_seg_hdr *h, uint32_t id, unsigned int index,
 	};
 }
 
-/* How many datagrams of a size one call takes. */
-static unsigned int segs_per_call(const struct shim *shim, uint16_t size)
+static void begin(struct call *call)
 {
-	unsigned int segs = SHIM_UDP_MAX / size;
+	call->count = 0;
+	call->bytes = 0;
+	call->segs = 0;
+}
 
-	return segs < shim->links.max_segs ? segs : shim->links.max_segs;
+/* One more datagram of this length goes with the call. */
+static bool has_room(const struct shim *shim, const struct call *call, size_t len)
+{
+	return call->segs < shim->links.max_segs &&
+	       call->bytes + len <= SHIM_UDP_MAX;
 }
 
 /* head_len bytes of head, then payload bytes from the cursor, as one train. */
@@ -98,21 +120,20 @@ static bool send_train(struct shim *shim, struct shim_link *link,
 	static struct call call;
 	const uint16_t part_len = link->conf->payload - sizeof(hdr[0]);
 	const uint32_t train_len = head_len + payload;
-	const unsigned int max = segs_per_call(shim, link->conf->payload);
 	const uint32_t id = shim->tx.next_train_id++;
 	uint32_t left = train_len;
 	unsigned int index = 0;
 
 	while (left) {
-		unsigned int segs;
-
-		call.count = 0;
-		call.bytes = 0;
-		for (segs = 0; segs < max && left; segs++, index++) {
+		begin(&call);
+		for (; left; index++, call.segs++) {
+			struct vnet_seg_hdr *h = &hdr[call.segs];
 			uint32_t n = left < part_len ? left : part_len;
 
-			put_seg_hdr(&hdr[segs], id, index, train_len, part_len);
-			if (!put(&call, &hdr[segs], sizeof(hdr[0])))
+			if (!has_room(shim, &call, sizeof(*h) + n))
+				break;
+			put_seg_hdr(h, id, index, train_len, part_len);
+			if (!put(&call, h, sizeof(*h)))
 				return false;
 			left -= n;
 			if (index == 0) {
@@ -129,6 +150,8 @@ static bool send_train(struct shim *shim, struct shim_link *link,
 	}
 	return true;
 }
+
+/* ---- frames that fit a datagram ---- */
 
 static uint32_t payload_of(const struct shim_frames *f, unsigned int i)
 {
@@ -159,21 +182,22 @@ static bool send_one_each(struct shim *shim, struct shim_link *link,
 	static struct call call;
 	const uint16_t fixed = head_len + (whole ? sizeof(hdr[0]) : 0);
 	const uint16_t size = fixed + (f->count > 1 ? f->payload : f->last_payload);
-	const unsigned int max = segs_per_call(shim, size);
 	struct shim_cursor data = f->data;
-	unsigned int i = 0, segs;
+	unsigned int i = 0;
 
 	while (i < f->count) {
-		call.count = 0;
-		call.bytes = 0;
-		for (segs = 0; segs < max && i < f->count; segs++, i++) {
+		begin(&call);
+		for (; i < f->count; i++, call.segs++) {
+			struct vnet_seg_hdr *h = &hdr[call.segs];
 			const uint32_t n = payload_of(f, i);
 
+			if (!has_room(shim, &call, fixed + n))
+				break;
 			if (whole) {
-				put_seg_hdr(&hdr[segs], shim->tx.next_train_id++,
-					    0, head_len + n,
-					    link->conf->payload - sizeof(hdr[0]));
-				put(&call, &hdr[segs], sizeof(hdr[0]));
+				put_seg_hdr(h, shim->tx.next_train_id++, 0,
+					    head_len + n,
+					    link->conf->payload - sizeof(*h));
+				put(&call, h, sizeof(*h));
 			}
 			put(&call, head, head_len);
 			shim_cursor_skip(&data, f->skip);
@@ -187,6 +211,62 @@ static bool send_one_each(struct shim *shim, struct shim_link *link,
 	return true;
 }
 
+void shim_wire_flush(struct shim *shim)
+{
+	if (!batch.link)
+		return;
+	shim_link_send(shim, batch.link, batch.call.iov, batch.call.count,
+		       batch.call.bytes, batch.size);
+	batch.link = NULL;
+}
+
+/* One frame in one datagram, together with others before and after it. */
+static bool send_batched(struct shim *shim, struct shim_link *link,
+			 const struct shim_frames *f, const uint8_t *head,
+			 uint16_t head_len, bool whole)
+{
+	struct call *call = &batch.call;
+	struct shim_cursor data = f->data;
+	const uint16_t size = head_len + f->payload +
+			      (whole ? sizeof(struct vnet_seg_hdr) : 0);
+
+	if (batch.link &&
+	    (batch.link != link || batch.closed || size > batch.size ||
+	     !has_room(shim, call, size) ||
+	     call->count + 2 + data.left > CALL_IOV))
+		shim_wire_flush(shim);
+	if (!batch.link) {
+		begin(call);
+		batch.link = link;
+		batch.size = size;
+	}
+	batch.closed = size < batch.size;
+	if (whole) {
+		struct vnet_seg_hdr *h = &batch.hdr[call->segs];
+
+		put_seg_hdr(h, shim->tx.next_train_id++, 0,
+			    head_len + f->payload,
+			    link->conf->payload - sizeof(*h));
+		put(call, h, sizeof(*h));
+	}
+	memcpy(batch.head[call->segs], head, head_len);
+	put(call, batch.head[call->segs], head_len);
+	shim_cursor_skip(&data, f->skip);
+	put_from(call, &data, f->payload);
+	call->segs++;
+	return true;
+}
+
+static bool send_each(struct shim *shim, struct shim_link *link,
+		      const struct shim_frames *f, const uint8_t *head,
+		      uint16_t head_len, bool whole)
+{
+	if (f->count == 1)
+		return send_batched(shim, link, f, head, head_len, whole);
+	shim_wire_flush(shim); /* in order */
+	return send_one_each(shim, link, f, head, head_len, whole);
+}
+
 static bool send_whole(struct shim *shim, struct shim_link *link,
 		       const struct shim_frames *f, const uint8_t *head,
 		       uint16_t head_len)
@@ -197,7 +277,8 @@ static bool send_whole(struct shim *shim, struct shim_link *link,
 
 	if (sizeof(struct vnet_seg_hdr) + head_len + f->payload <=
 	    link->conf->payload)
-		return send_one_each(shim, link, f, head, head_len, true);
+		return send_each(shim, link, f, head, head_len, true);
+	shim_wire_flush(shim);
 	for (i = 0; i < f->count; i++) {
 		struct shim_cursor one;
 
@@ -227,8 +308,8 @@ bool shim_wire_send(struct shim *shim, struct shim_link *link,
 		shim->stats.tx_drop_mtu++;
 		return false;
 	}
-	return send_one_each(shim, link, f, head + meta_len, head_len - meta_len,
-			     false);
+	return send_each(shim, link, f, head + meta_len, head_len - meta_len,
+			 false);
 }
 
 /* ---- receiving ---- */

@@ -43,9 +43,14 @@ struct shim_frames {
 	uint32_t last_payload;
 };
 
-/* Sends them over a link in its form. True if all of it went out. */
+/*
+ * Sends them over a link in its form; a single small one may wait for others
+ * until shim_wire_flush(), before which the chain must not be returned. False:
+ * dropped and counted.
+ */
 bool shim_wire_send(struct shim *shim, struct shim_link *link,
 		    const struct shim_frames *frames);
+void shim_wire_flush(struct shim *shim);
 
 /* ---- receiving ---- */
 

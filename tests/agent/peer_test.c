@@ -508,7 +508,7 @@ static void test_vm_gone_in_between(void)
 	stream_init(&s, &c, 5, &s);
 	s.tx_limit = 100 << 20;
 	s.tx_msg_limit[1] = 1000;
-	for (int i = 0; i < 1000 && guest_busy(&c) < idle + 50; i++) {
+	for (int i = 0; i < 1000 && guest_busy(&c) < idle + 40; i++) {
 		if (stream_send(&s, G_LARGE))
 			guest_kick(&c, G_SWQ);
 		streams_pump(&c, 1);

@@ -472,6 +472,7 @@ static void ev_disconnected_fin(struct vtoe_event *e)
 	ev(e, VTOE_EV_DISCONNECTED, VTOE_REASON_NONE);
 	LE16(e->flags, VTOE_DISC_F_FIN);
 	LE64(e->u.disconnected.final_offset, OFFSET);
+	credit(&e->u.disconnected.credit);
 }
 
 static void ev_disconnected_reset(struct vtoe_event *e)

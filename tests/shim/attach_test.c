@@ -430,14 +430,19 @@ static void replaced(void)
 /* The driver is loaded anew: as virtio_uml, which only disables. */
 static void driver_reloads(void)
 {
+	static struct virtq_chain chain;
 	unsigned int i;
 	bool good = true;
 	pid_t pid = in_background(give_back);
 
 	for (i = 0; i < QUEUES; i++)
 		good &= vu_state(vm.sock, VU_SET_VRING_ENABLE, 3 + i, 0) == 0;
-	ok(good && ended_well(pid), "driver unloads");
+	ok(good && ended_well(pid) && state_is(VNET_VTOE_UP, 2), "driver unloads");
 	drop_all();
+	ok(vu_u64(vm.sock, VU_SET_FEATURES,
+		  vm.features | VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT)) == 0 &&
+		   state_is(VNET_VTOE_DOWN, 2),
+	   "the next one negotiates: state down before it looks");
 	for (i = 0; i < QUEUES; i++) {
 		unsigned int k;
 
@@ -446,14 +451,49 @@ static void driver_reloads(void)
 		ring_driver_destroy(&vm.q[3 + i]);
 		ring_driver_create(&vm.q[3 + i], &vm.mem, RIG_RING, true);
 	}
+	agent_close();
+	for (i = 0; i < QUEUES; i++)
+		good &= vm_queue_base(&vm, 3 + i, 0);
+	ok(good && attach(), "a new attachment");
+	ok(wait_until(state_is(VNET_VTOE_UP, 3)), "of a new epoch");
+	post_events(1);
+	ok(wait_until(virtq_pop(&vq[1], &chain) == 1), "that works");
+}
+
+/* The same under QEMU, which always asks where a ring stands: a ring that then
+ * begins elsewhere is a new one. */
+static void device_reset(void)
+{
+	struct vu_vring_state s;
+	pid_t pid = in_background(give_back);
+	bool good = true;
+	unsigned int i, k;
+
+	for (i = 0; i < QUEUES; i++) {
+		s = (struct vu_vring_state){ 3 + i, 0 };
+		good &= vu_send(vm.sock, VU_GET_VRING_BASE, VU_VERSION, &s,
+				sizeof(s), NULL, 0) == 0 &&
+			vu_recv(vm.sock, VU_GET_VRING_BASE, &s, sizeof(s)) == 8;
+	}
+	ok(good && ended_well(pid) && vu_u64(vm.sock, VU_SET_FEATURES, vm.features |
+			VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT)) == 0 &&
+		   state_is(VNET_VTOE_UP, 3),
+	   "stopped, and it may go on");
+	drop_all();
+	for (i = 0; i < QUEUES; i++) {
+		for (k = 0; k < RIG_RING; k++)
+			free(vm.q[3 + i].cookie[k]);
+		ring_driver_destroy(&vm.q[3 + i]);
+		ring_driver_create(&vm.q[3 + i], &vm.mem, RIG_RING, true);
+	}
 	good = vm_queue_base(&vm, 3, 0) && vm_queue_base(&vm, 4, 0);
-	ok(good && state_is(VNET_VTOE_DOWN, 2),
-	   "rings that begin at 0: state down before they run");
+	ok(good && state_is(VNET_VTOE_DOWN, 3),
+	   "but its rings begin at 0: state down before they run");
 	agent_close();
 	for (i = 2; i < QUEUES; i++)
 		good &= vm_queue_base(&vm, 3 + i, 0);
 	ok(good && attach(), "a new attachment");
-	ok(wait_until(state_is(VNET_VTOE_UP, 3)), "of a new epoch");
+	ok(wait_until(state_is(VNET_VTOE_UP, 4)), "of a new epoch");
 }
 
 static bool refused(uint32_t reason)
@@ -496,7 +536,7 @@ static void bad_agents(void)
 	   "is left");
 	agent_close();
 	guest_mem_clear(&mem);
-	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 4)), "a good one at last");
+	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 5)), "a good one at last");
 	/* hangs: the front end must not */
 	start = now_ms();
 	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 0) == 0 &&
@@ -504,7 +544,7 @@ static void bad_agents(void)
 	   "one that hangs is waited for two seconds");
 	ok(now_ms() - start >= 1900, "and not less");
 	ok(log_has(&vm, "it does not give the queues back"), "that is logged");
-	ok(state_is(VNET_VTOE_DOWN, 4), "state down");
+	ok(state_is(VNET_VTOE_DOWN, 5), "state down");
 	agent_close();
 	drop_all();
 }
@@ -526,6 +566,7 @@ int main(void)
 	suspended();
 	replaced();
 	driver_reloads();
+	device_reset();
 	bad_agents();
 	vm_free_bufs(&vm);
 	vm_disconnect(&vm);

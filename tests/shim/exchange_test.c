@@ -256,7 +256,7 @@ static void run(const struct setup *s)
 static void three(void)
 {
 	static const char links[] =
-		"tenant 77\nmtu 1450\nencap vnet-udp\n"
+		"tenant 77\nmtu 1450\nencap vnet-udp\npoll 100\n"
 		"link x udp local 127.0.0.1:%d remote 127.0.0.1:%d\n"
 		"link y udp local 127.0.0.1:%d remote 127.0.0.1:%d\n"
 		"route dst 52:54:00:4e:50:%02x link x\n"
