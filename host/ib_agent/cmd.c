@@ -4,8 +4,9 @@
  *
  * Theory of operation. Commands are taken in order, each is copied out of the
  * chain once, executed, and answered in the same chain before the next is
- * looked at; what the guest had put on the SWQ before it goes first. What takes time (CONNECT) is started here and ends in an event.
- * Nothing but HELLO, and no other queue, is served before HELLO and after BYE.
+ * looked at; what the guest had put on the SWQ before it goes first. What takes
+ * time (CONNECT) is started here and ends in an event. Nothing but HELLO, and no
+ * other queue, is served before HELLO and after BYE.
  *
  * Threat model: the guest is hostile. A command is a row of the table: what its
  * SID must be, which of its flags exist, and a handler; fields that are not the

@@ -84,6 +84,15 @@ static int parse_listen(const struct conf_line *line, void *ctx)
 	return conf_sockaddr(line, line->argv[1], VNET_PEER_PORT, &cfg->listen);
 }
 
+static bool has_port(const char *word)
+{
+	const char *colon = strrchr(word, ':');
+
+	/* an IPv6 address has colons of its own and stands in brackets */
+	return colon && (*word == '[' ? colon[-1] == ']' :
+					strchr(word, ':') == colon);
+}
+
 /* ADDR, ADDR:PORT-PORT, [ADDR6]:PORT-PORT */
 static int parse_data(const struct conf_line *line, void *ctx)
 {
@@ -113,6 +122,8 @@ static int parse_data(const struct conf_line *line, void *ctx)
 		cfg->data_port_first = (uint16_t)first;
 		cfg->data_port_last = (uint16_t)last;
 	}
+	if (!dash && has_port(word))
+		return conf_error(line, "expected ADDR or ADDR:PORT-PORT, a port for each tenant");
 	cfg->data_set = true;
 	return conf_sockaddr(line, word, VNET_PEER_PORT, &cfg->data);
 }

@@ -37,6 +37,7 @@
 #include <openssl/crypto.h>
 
 #define GREETING_MAX 64
+#define CONGESTION "cubic"
 #define USER_TIMEOUT_MS 5000
 #define KEEP_IDLE_S 3
 #define KEEP_INTERVAL_S 1
@@ -214,6 +215,14 @@ static void set_options(int fd)
 		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
 	};
 
+	/*
+	 * Not the host's default: that may be one that paces (bbr), which
+	 * spaces out by timers what guests wait for. Absent in some kernels.
+	 */
+	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, CONGESTION,
+		       sizeof(CONGESTION) - 1) < 0)
+		log_debug("lane: no congestion control \"%s\": %s", CONGESTION,
+			  strerror(errno));
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
 		if (setsockopt(fd, options[i].level, options[i].name,
 			       &options[i].value, sizeof(int)) < 0)
