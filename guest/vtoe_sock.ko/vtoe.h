@@ -63,7 +63,7 @@
 #include "vtoe_bus.h"
 #include "vtoe_states.h"
 
-#define VTOE_NEIGH_TIMEOUT HZ		/* for the next hop's MAC */
+#define VTOE_NEIGH_TIMEOUT (5 * HZ / 2)	/* for the MAC: a lost probe is sent again after 1 s */
 #define VTOE_CONNECT_TIMEOUT (30 * HZ)	/* the agent gives up earlier */
 #define VTOE_ORPHAN_TIMEOUT (60 * HZ)	/* closed, for the peer to close (FIN_WAIT2) */
 #define VTOE_UNREAD_TIMEOUT (900 * HZ)	/* closed, for the peer to read on */

@@ -363,16 +363,19 @@ void iba_send_slots_destroy(struct iba_vm *vm);
 bool iba_credit_merge(struct iba_credit *have, const struct vtoe_credit *in,
 		      uint64_t ack_max);
 
-/* ---- lane.c: making and ending lanes (fabric tcp) ---- */
+/* ---- lane.c: lanes (fabric tcp) as objects ---- */
+
+bool iba_lane_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
+void iba_lane_bury(struct iba_tenant *t);
+void iba_lane_destroy_all(struct iba_tenant *t);
+
+/* ---- lane_open.c: making lanes ---- */
 
 int iba_lane_listen(struct iba_tenant *t);
 void iba_lane_answer(struct iba_tenant *t, uint32_t seq,
 		     const struct vnet_peer_lane_answer *answer);
 void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
 		    uint16_t fabric, struct vnet_peer_lane_answer *answer);
-bool iba_lane_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
-void iba_lane_bury(struct iba_tenant *t);
-void iba_lane_destroy_all(struct iba_tenant *t);
 
 /* ---- fabric_tcp.c ---- */
 

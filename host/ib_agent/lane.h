@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A lane: one TCP connection between the processes that serve one tenant on two
- * hosts. lane.c makes and ends it, fabric_tcp.c runs it.
+ * hosts. lane.c ends it, lane_open.c makes it, fabric_tcp.c sends and
+ * lane_rx.c receives.
  */
 #ifndef IBA_LANE_H
 #define IBA_LANE_H
@@ -92,9 +93,9 @@ struct iba_lane {
 /* ---- lane.c ---- */
 
 const char *iba_lane_state_name(unsigned int state);
-/* The lane for an active open: as iba_fabric.get_path. */
-int iba_lane_get(struct iba_conn *conn, const struct vtoe_addr *agent,
-		 enum vtoe_reason *reason);
+struct iba_lane *iba_lane_create(struct iba_tenant *t, enum iba_lane_state state);
+/* Unlinks it; nobody is on it any more. */
+void iba_lane_kill(struct iba_lane *lane);
 void iba_lane_join(struct iba_lane *lane, struct iba_conn *conn);
 void iba_lane_leave(struct iba_conn *conn);
 /* Ends it; every connection on it hears reason. */
@@ -102,10 +103,24 @@ void iba_lane_end(struct iba_lane *lane, enum vtoe_reason reason,
 		  const char *why);
 void iba_lane_watch(struct iba_lane *lane, uint32_t events);
 
+/* ---- lane_open.c ---- */
+
+/* The lane for an active open: as iba_fabric.get_path. */
+int iba_lane_get(struct iba_conn *conn, const struct vtoe_addr *agent,
+		 enum vtoe_reason *reason);
+
 /* ---- fabric_tcp.c ---- */
 
 void iba_tcp_run(struct iba_lane *lane, uint32_t events);
 /* Gives back every slot and receive buffer that the lane holds. */
 void iba_tcp_release(struct iba_lane *lane);
+/* Answers a REQ that has no connection. */
+void iba_tcp_reject(struct iba_lane *lane, uint32_t cid, enum vtoe_reason reason);
+
+/* ---- lane_rx.c ---- */
+
+void iba_lane_receive(struct iba_lane *lane);
+/* Gives up the receive buffer of a message that has come in part. */
+void iba_lane_rx_abandon(struct iba_lane *lane);
 
 #endif /* IBA_LANE_H */
