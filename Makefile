@@ -13,6 +13,7 @@
 
 O       ?= build
 PREFIX  ?= /usr/local
+JOBS    ?= $(shell nproc)
 CC      ?= gcc
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
@@ -79,11 +80,14 @@ $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 
 # ---- guest: kernel modules, built in a mirror of symbolic links ----
 
+# Not with our make's flags: it runs makes of its own.
+UML_BUILD := env -u MAKEFLAGS -u MFLAGS tests/uml/build
+
 define modules_for
 $(O)/guest/$(1)/.built: $(shell find guest/*.ko guest/Kbuild proto -type f 2>/dev/null)
 	@mkdir -p $(O)/mirror/$(1) $(O)/guest/$(1)
 	@cp -rsf $(CURDIR)/guest $(CURDIR)/proto $(O)/mirror/$(1)/
-	$$(MAKE) -s -C $$$$(tests/uml/build $(1))/build ARCH=um \
+	$$(MAKE) -s -C $$$$($(UML_BUILD) $(1))/build ARCH=um \
 		M=$(abspath $(O))/mirror/$(1)/guest modules
 	@for m in vnet_pv vtoe_sock; do \
 		strip --strip-debug -o $(O)/guest/$(1)/$$$$m.ko \
@@ -107,8 +111,13 @@ setup:
 demo: setup
 	@tests/demo
 
+# Guest kernels first: they take longest and say how far they are.
 check: setup
-	@$(MAKE) --no-print-directory all modules
+	@$(UML_BUILD) fast >/dev/null
+	@$(UML_BUILD) debug >/dev/null
+	@tests/setup/guest-root >/dev/null
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory modules
 	@tests/run --tier unit,vm,debug
 
 # Without virtual machines: seconds.
@@ -116,11 +125,13 @@ check-fast: all
 	@tests/run --tier unit
 
 bench: setup
-	@$(MAKE) --no-print-directory all $(O)/guest/fast/.built
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
 	@tests/bench/run
 
 soak: setup
-	@$(MAKE) --no-print-directory all modules
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory modules
 	@tests/run --tier soak
 
 lint:

@@ -147,7 +147,13 @@ struct iba_slot {
 	struct iovec small[IBA_SLOT_IOV];
 };
 
-enum iba_queue_slot { IBA_Q_CR, IBA_Q_EQ, IBA_Q_SWQ, IBA_Q_RWQ, IBA_Q_COUNT = IBA_Q_RWQ + VNET_RWQ_CLASSES };
+enum iba_queue_slot {
+	IBA_Q_CR,
+	IBA_Q_EQ,
+	IBA_Q_SWQ,
+	IBA_Q_RWQ, /* one a class */
+	IBA_Q_COUNT = IBA_Q_RWQ + VNET_RWQ_CLASSES,
+};
 
 struct iba_queue {
 	struct iba_vm *vm;

@@ -15,14 +15,9 @@
  *
  * Threat model. The network may connect and say anything: until the handshake
  * has proved that the peer knows the key only OpenSSL reads its bytes; how many
- * such peers there are at once is bounded, and each has five seconds. One that
- * knows the key is an agent, but perhaps a broken one: a message is a row of
- * the table with its exact length, reserved fields are zero, what it may ask
- * at once is bounded. A peer whose HELLO bears our own name is our reflection
- * (or a copied configuration): refused.
+ * such peers there are at once is bounded, and each has five seconds. What one
+ * that knows the key may say: peer_msg.c.
  */
-#include "control.h"
-
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -33,51 +28,14 @@
 #include <unistd.h>
 
 #include "conf.h"
-#include "tls.h"
+#include "peer.h"
 
 #define INCOMING_MAX 64
-#define PEERS_MAX 4096
-#define QUESTIONS_MAX 256 /* not answered yet, of one peer, either direction */
 #define OPEN_TIMEOUT_US (5 * 1000000ull)
 #define PING_AFTER_US (5 * 1000000ull)
 #define SILENCE_MAX_US (15 * 1000000ull)
 #define TX_MAX (64u << 10)
-#define BODY_MAX sizeof(struct vnet_peer_lane_answer)
 #define USER_TIMEOUT_MS 10000
-
-enum peer_state { PEER_CONNECTING, PEER_HANDSHAKE, PEER_HELLO, PEER_UP };
-
-struct question {
-	struct iba_ask ask;
-	uint32_t seq; /* on the channel */
-	bool sent;
-	uint64_t deadline_us;
-	TAILQ_ENTRY(question) link;
-};
-
-struct iba_peer {
-	struct iba_control *c;
-	uint64_t id;
-	enum peer_state state;
-	bool ours; /* we connected */
-	struct sockaddr_storage addr;
-	char name[SOCKADDR_STRLEN + VNET_NAME_LEN]; /* address, then host too */
-	int fd;
-	struct loop_fd *source;
-	struct iba_tls *tls;
-	uint64_t deadline_us; /* until UP */
-	uint64_t heard_us, pinged_us;
-	uint32_t seq;
-	TAILQ_HEAD(, question) questions; /* ours to it */
-	unsigned int question_count;
-	unsigned int asked; /* its to us, with a tenant's process now */
-	uint8_t rx[sizeof(struct vnet_peer_hdr) + BODY_MAX];
-	uint32_t rx_len;
-	uint8_t *tx;
-	uint32_t tx_len, tx_room;
-	bool dead;
-	TAILQ_ENTRY(iba_peer) link;
-};
 
 static void peer_event(int fd, uint32_t events, void *ctx);
 static void peer_flush(struct iba_peer *peer);
@@ -117,33 +75,16 @@ static struct iba_peer *peer_create(struct iba_control *c, int fd, bool ours,
 	return peer;
 }
 
-static void answer_question(struct iba_peer *peer, struct question *q,
-			    const struct vnet_peer_lane_answer *answer)
-{
-	TAILQ_REMOVE(&peer->questions, q, link);
-	peer->question_count--;
-	iba_control_lane_answer(peer->c, &q->ask, answer);
-	free(q);
-}
-
-static void refuse(struct iba_control *c, const struct iba_ask *ask,
-		   enum vtoe_reason reason)
-{
-	struct vnet_peer_lane_answer answer = { .status = htole32(reason) };
-
-	iba_control_lane_answer(c, ask, &answer);
-}
-
 /*
  * Ends the channel; its memory goes with the next tick, since callers are in
  * the middle of it.
  */
-static void peer_end(struct iba_peer *peer, enum vtoe_reason reason,
-		     const char *why)
+void iba_peer_end(struct iba_peer *peer, enum vtoe_reason reason,
+		  const char *why)
 {
 	struct vnet_peer_lane_answer answer = { .status = htole32(reason) };
 	struct iba_control *c = peer->c;
-	struct question *q;
+	struct iba_question *q;
 
 	if (peer->dead)
 		return;
@@ -163,7 +104,7 @@ static void peer_end(struct iba_peer *peer, enum vtoe_reason reason,
 	peer->tls = NULL;
 	peer->fd = -1;
 	while ((q = TAILQ_FIRST(&peer->questions)))
-		answer_question(peer, q, &answer);
+		iba_peer_answer_question(peer, q, &answer);
 	iba_control_need_tick(c);
 }
 
@@ -204,7 +145,7 @@ static bool tx_reserve(struct iba_peer *peer, uint32_t len)
 	return true;
 }
 
-static void peer_send(struct iba_peer *peer, enum vnet_peer_type type,
+void iba_peer_send(struct iba_peer *peer, enum vnet_peer_type type,
 		      uint32_t seq, const void *body, uint32_t len)
 {
 	struct vnet_peer_hdr hdr = {
@@ -217,7 +158,7 @@ static void peer_send(struct iba_peer *peer, enum vnet_peer_type type,
 	if (peer->dead)
 		return;
 	if (!tx_reserve(peer, sizeof(hdr) + len)) {
-		peer_end(peer, VTOE_REASON_LIMIT, "it does not read");
+		iba_peer_end(peer, VTOE_REASON_LIMIT, "it does not read");
 		return;
 	}
 	memcpy(peer->tx + peer->tx_len, &hdr, sizeof(hdr));
@@ -235,7 +176,7 @@ static void peer_flush(struct iba_peer *peer)
 		if (n == -EAGAIN)
 			break;
 		if (n <= 0) {
-			peer_end(peer, VTOE_REASON_NO_LANE, iba_tls_error());
+			iba_peer_end(peer, VTOE_REASON_NO_LANE, iba_tls_error());
 			return;
 		}
 		peer->tx_len -= (uint32_t)n;
@@ -244,193 +185,19 @@ static void peer_flush(struct iba_peer *peer)
 	peer_watch(peer);
 }
 
-static void send_hello(struct iba_peer *peer)
-{
-	struct vnet_peer_hello hello = {
-		.version = htole16(VNET_PEER_VERSION),
-		.fabrics = htole16(iba_config_fabrics(peer->c->cfg) &
-				   (uint16_t)~(1u << VTOE_FABRIC_LOCAL)),
-	};
-
-	memcpy(hello.host, peer->c->cfg->host, sizeof(hello.host));
-	peer_send(peer, VNET_PEER_HELLO, ++peer->seq, &hello, sizeof(hello));
-}
-
-static void send_question(struct iba_peer *peer, struct question *q)
-{
-	struct vnet_peer_lane_ask ask = {
-		.tenant = htole32(q->ask.tenant),
-		.fabric = htole16(q->ask.fabric),
-	};
-
-	q->sent = true;
-	q->seq = ++peer->seq;
-	peer_send(peer, VNET_PEER_LANE_ASK, q->seq, &ask, sizeof(ask));
-}
-
-/* ---- messages ---- */
-
-static bool name_ok(const char name[VNET_NAME_LEN])
-{
-	size_t len = strnlen(name, VNET_NAME_LEN);
-
-	if (!len || len == VNET_NAME_LEN)
-		return false;
-	for (size_t i = 0; i < VNET_NAME_LEN; i++)
-		if (i < len ? name[i] <= ' ' || name[i] > '~' : name[i] != 0)
-			return false;
-	return true;
-}
-
-static void do_hello(struct iba_peer *peer, uint32_t seq, const void *body)
-{
-	struct vnet_peer_hello hello;
-	struct question *q, *next;
-	size_t len;
-
-	(void)seq;
-	memcpy(&hello, body, sizeof(hello));
-	if (hello.reserved || !name_ok(hello.host)) {
-		peer_end(peer, VTOE_REASON_PROTOCOL, "bad HELLO");
-		return;
-	}
-	if (le16toh(hello.version) < VNET_PEER_VERSION) {
-		peer_end(peer, VTOE_REASON_VERSION,
-			 "it speaks an older version of the protocol");
-		return;
-	}
-	if (!strcmp(hello.host, peer->c->cfg->host)) {
-		peer_end(peer, VTOE_REASON_PROTOCOL,
-			 "it has our own host name");
-		return;
-	}
-	len = strlen(peer->name);
-	snprintf(peer->name + len, sizeof(peer->name) - len, " %s", hello.host);
-	peer->state = PEER_UP;
-	if (!peer->ours)
-		peer->c->incoming--;
-	log_info("peer %s: control channel up, %s", peer->name,
-		 peer->ours ? "ours" : "theirs");
-	for (q = TAILQ_FIRST(&peer->questions); q && !peer->dead; q = next) {
-		next = TAILQ_NEXT(q, link);
-		send_question(peer, q);
-	}
-}
-
-static void do_lane_ask(struct iba_peer *peer, uint32_t seq, const void *body)
-{
-	struct vnet_peer_lane_answer answer = { 0 };
-	static const uint8_t zero[sizeof(((struct vnet_peer_lane_ask *)0)->reserved1)];
-	struct vnet_peer_lane_ask ask;
-	uint16_t fabric;
-	enum vtoe_reason reason;
-
-	memcpy(&ask, body, sizeof(ask));
-	if (ask.reserved || memcmp(ask.reserved1, zero, sizeof(zero))) {
-		peer_end(peer, VTOE_REASON_PROTOCOL, "bad LANE_ASK");
-		return;
-	}
-	fabric = le16toh(ask.fabric);
-	if (peer->asked >= QUESTIONS_MAX)
-		reason = VTOE_REASON_LIMIT;
-	else if (fabric == VTOE_FABRIC_LOCAL ||
-		 !iba_config_allows(peer->c->cfg, fabric))
-		reason = VTOE_REASON_NO_LANE;
-	else
-		reason = iba_control_token_ask(peer->c, le32toh(ask.tenant),
-					       fabric, &peer->addr, peer->id,
-					       seq);
-	if (!reason) {
-		peer->asked++;
-		return;
-	}
-	answer.status = htole32(reason);
-	peer_send(peer, VNET_PEER_LANE_ANSWER, seq, &answer, sizeof(answer));
-}
-
-static void do_lane_answer(struct iba_peer *peer, uint32_t seq, const void *body)
-{
-	struct vnet_peer_lane_answer answer;
-	struct question *q;
-
-	memcpy(&answer, body, sizeof(answer));
-	if (answer.reserved || answer.addr.reserved) {
-		peer_end(peer, VTOE_REASON_PROTOCOL, "bad LANE_ANSWER");
-		return;
-	}
-	TAILQ_FOREACH(q, &peer->questions, link)
-		if (q->sent && q->seq == seq)
-			break;
-	if (q) /* else it was given up */
-		answer_question(peer, q, &answer);
-	explicit_bzero(&answer, sizeof(answer));
-}
-
-static void do_ping(struct iba_peer *peer, uint32_t seq, const void *body)
-{
-	(void)body;
-	peer_send(peer, VNET_PEER_PONG, seq, NULL, 0);
-}
-
-static void do_pong(struct iba_peer *peer, uint32_t seq, const void *body)
-{
-	(void)peer;
-	(void)seq;
-	(void)body;
-}
-
-#define FROM_EITHER 0
-#define FROM_ASKER 1	/* only on channels that the peer made */
-#define FROM_ANSWERER 2 /* only on those that we made */
-
-static const struct peer_row {
-	uint32_t len; /* of the body */
-	enum peer_state state;
-	int from;
-	void (*fn)(struct iba_peer *peer, uint32_t seq, const void *body);
-} peer_rows[] = {
-	[VNET_PEER_HELLO] = { sizeof(struct vnet_peer_hello), PEER_HELLO,
-			      FROM_EITHER, do_hello },
-	[VNET_PEER_LANE_ASK] = { sizeof(struct vnet_peer_lane_ask), PEER_UP,
-				 FROM_ASKER, do_lane_ask },
-	[VNET_PEER_LANE_ANSWER] = { sizeof(struct vnet_peer_lane_answer),
-				    PEER_UP, FROM_ANSWERER, do_lane_answer },
-	[VNET_PEER_PING] = { 0, PEER_UP, FROM_EITHER, do_ping },
-	[VNET_PEER_PONG] = { 0, PEER_UP, FROM_EITHER, do_pong },
-};
-#define PEER_ROWS (sizeof(peer_rows) / sizeof(peer_rows[0]))
-
-/* NULL: this header may not come now. */
-static const struct peer_row *find_row(const struct iba_peer *peer,
-				       const struct vnet_peer_hdr *hdr)
-{
-	uint16_t type = le16toh(hdr->type);
-	const struct peer_row *row;
-
-	if (le32toh(hdr->magic) != VNET_PEER_MAGIC || hdr->reserved ||
-	    type >= PEER_ROWS || !peer_rows[type].fn)
-		return NULL;
-	row = &peer_rows[type];
-	if (le32toh(hdr->len) != row->len || row->state != peer->state ||
-	    (row->from == FROM_ASKER && peer->ours) ||
-	    (row->from == FROM_ANSWERER && !peer->ours))
-		return NULL;
-	return row;
-}
-
 /* Runs the message in rx, if it is whole. False: it is not, or the end. */
 static bool peer_message(struct iba_peer *peer)
 {
 	struct vnet_peer_hdr hdr;
-	const struct peer_row *row;
+	const struct iba_peer_row *row;
 
 	if (peer->rx_len < sizeof(hdr))
 		return false;
 	memcpy(&hdr, peer->rx, sizeof(hdr));
-	row = find_row(peer, &hdr);
+	row = iba_peer_row(peer, &hdr);
 	if (!row) {
 		peer->c->stats.malformed++;
-		peer_end(peer, VTOE_REASON_PROTOCOL, "malformed message");
+		iba_peer_end(peer, VTOE_REASON_PROTOCOL, "malformed message");
 		return false;
 	}
 	if (peer->rx_len < sizeof(hdr) + row->len)
@@ -449,7 +216,7 @@ static uint32_t peer_wants(const struct iba_peer *peer)
 	if (peer->rx_len < sizeof(hdr))
 		return (uint32_t)sizeof(hdr) - peer->rx_len;
 	memcpy(&hdr, peer->rx, sizeof(hdr));
-	/* find_row() has seen it: the length is that of a row */
+	/* iba_peer_row() has seen it: the length is that of a row */
 	return (uint32_t)sizeof(hdr) + le32toh(hdr.len) - peer->rx_len;
 }
 
@@ -463,7 +230,7 @@ static void peer_receive(struct iba_peer *peer)
 		if (n == -EAGAIN)
 			break;
 		if (n <= 0) {
-			peer_end(peer, VTOE_REASON_NO_LANE,
+			iba_peer_end(peer, VTOE_REASON_NO_LANE,
 				 n ? iba_tls_error() : "closed by the peer");
 			return;
 		}
@@ -484,7 +251,7 @@ static void peer_handshake(struct iba_peer *peer)
 
 	if (ret < 0) {
 		peer->c->stats.handshake_failed++;
-		peer_end(peer, VTOE_REASON_NO_LANE, iba_tls_error());
+		iba_peer_end(peer, VTOE_REASON_NO_LANE, iba_tls_error());
 		return;
 	}
 	if (ret == 0) {
@@ -492,7 +259,7 @@ static void peer_handshake(struct iba_peer *peer)
 		return;
 	}
 	peer->state = PEER_HELLO;
-	send_hello(peer);
+	iba_peer_hello(peer);
 	if (!peer->dead)
 		peer_receive(peer);
 }
@@ -505,7 +272,7 @@ static void peer_connected(struct iba_peer *peer)
 	if (getsockopt(peer->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
 		err = errno;
 	if (err) {
-		peer_end(peer, VTOE_REASON_NO_LANE, strerror(err));
+		iba_peer_end(peer, VTOE_REASON_NO_LANE, strerror(err));
 		return;
 	}
 	peer->state = PEER_HANDSHAKE;
@@ -591,7 +358,7 @@ static int peer_socket(const struct iba_control *c,
 	return fd;
 }
 
-static struct iba_peer *peer_connect(struct iba_control *c,
+struct iba_peer *iba_peer_connect(struct iba_control *c,
 				     const struct sockaddr_storage *addr)
 {
 	struct iba_peer *peer;
@@ -610,66 +377,6 @@ static struct iba_peer *peer_connect(struct iba_control *c,
 	return peer;
 }
 
-/* ---- from control.c ---- */
-
-static struct iba_peer *find_ours(struct iba_control *c,
-				  const struct sockaddr_storage *addr,
-				  unsigned int *count)
-{
-	struct iba_peer *peer;
-
-	*count = 0;
-	TAILQ_FOREACH(peer, &c->peers, link) {
-		if (!peer->dead && peer->ours && sockaddr_equal(&peer->addr, addr))
-			return peer;
-		++*count;
-	}
-	return NULL;
-}
-
-void iba_peer_lane_ask(struct iba_control *c, const struct vtoe_addr *agent,
-		       const struct iba_ask *ask)
-{
-	struct sockaddr_storage addr;
-	struct iba_peer *peer = NULL;
-	unsigned int count;
-	struct question *q;
-
-	if (sockaddr_from_vtoe(agent, &addr) == 0) {
-		peer = find_ours(c, &addr, &count);
-		if (!peer && count < PEERS_MAX)
-			peer = peer_connect(c, &addr);
-	}
-	q = peer && peer->question_count < QUESTIONS_MAX ? calloc(1, sizeof(*q)) :
-							   NULL;
-	if (!q) {
-		refuse(c, ask, VTOE_REASON_NO_LANE);
-		return;
-	}
-	q->ask = *ask;
-	q->deadline_us = loop_now_us() + OPEN_TIMEOUT_US;
-	TAILQ_INSERT_TAIL(&peer->questions, q, link);
-	peer->question_count++;
-	if (peer->state == PEER_UP)
-		send_question(peer, q);
-}
-
-void iba_peer_token_answer(struct iba_control *c, uint64_t id,
-			   uint32_t peer_seq,
-			   const struct vnet_peer_lane_answer *answer)
-{
-	struct iba_peer *peer;
-
-	TAILQ_FOREACH(peer, &c->peers, link)
-		if (peer->id == id && !peer->dead)
-			break;
-	if (!peer) /* it has gone meanwhile */
-		return;
-	peer->asked--;
-	peer_send(peer, VNET_PEER_LANE_ANSWER, peer_seq, answer,
-		  sizeof(*answer));
-}
-
 /* ---- time ---- */
 
 static void peer_tick(struct iba_peer *peer, uint64_t now_us)
@@ -677,24 +384,24 @@ static void peer_tick(struct iba_peer *peer, uint64_t now_us)
 	struct vnet_peer_lane_answer late = {
 		.status = htole32(VTOE_REASON_TIMEOUT),
 	};
-	struct question *q, *next;
+	struct iba_question *q, *next;
 
 	if (peer->state != PEER_UP) {
 		if (peer->deadline_us <= now_us)
-			peer_end(peer, VTOE_REASON_TIMEOUT, "no answer");
+			iba_peer_end(peer, VTOE_REASON_TIMEOUT, "no answer");
 		return;
 	}
 	for (q = TAILQ_FIRST(&peer->questions); q; q = next) {
 		next = TAILQ_NEXT(q, link);
 		if (q->deadline_us <= now_us)
-			answer_question(peer, q, &late);
+			iba_peer_answer_question(peer, q, &late);
 	}
 	if (now_us - peer->heard_us >= SILENCE_MAX_US) {
-		peer_end(peer, VTOE_REASON_TIMEOUT, "silence");
+		iba_peer_end(peer, VTOE_REASON_TIMEOUT, "silence");
 	} else if (now_us - peer->heard_us >= PING_AFTER_US &&
 		   now_us - peer->pinged_us >= PING_AFTER_US) {
 		peer->pinged_us = now_us;
-		peer_send(peer, VNET_PEER_PING, ++peer->seq, NULL, 0);
+		iba_peer_send(peer, VNET_PEER_PING, ++peer->seq, NULL, 0);
 	}
 }
 
@@ -752,7 +459,7 @@ int iba_peers_start(struct iba_control *c, const uint8_t key[IBA_KEY_LEN])
 void iba_peers_stop(struct iba_control *c)
 {
 	struct iba_peer *peer;
-	struct question *q;
+	struct iba_question *q;
 
 	while ((peer = TAILQ_FIRST(&c->peers))) {
 		while ((q = TAILQ_FIRST(&peer->questions))) {

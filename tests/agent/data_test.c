@@ -136,6 +136,26 @@ static void test_fin(struct bed *bed)
 	is_int(stream_close(&a, 0), 0, "a closes");
 }
 
+/* Who reads everything and leaves at once still acknowledges it. */
+static void test_last_ack(struct bed *bed)
+{
+	struct stream a, b;
+
+	is_int(bed_open(bed, &a, &b), 0, "connection opens");
+	ok(stream_send(&a, 1000), "data goes out");
+	guest_kick(a.g, G_SWQ);
+	for (int i = 0; i < 200 && b.rx < 1000; i++)
+		streams_pump(b.g, 5);
+	is_int(guest_shutdown(a.g, a.sid, a.tx), 0, "a shuts down");
+	ok(stream_wait_fin(&b), "FIN");
+	stream_credit(&b);
+	ok(guest_shutdown(b.g, b.sid, 0) == 0 && stream_close(&b, 0) == 0,
+	   "b acknowledges, shuts down and closes in one go");
+	ok(stream_wait_fin(&a) && a.tx_acked == 1000,
+	   "its FIN brings the acknowledgement");
+	is_int(stream_close(&a, 0), 0, "a closes");
+}
+
 static void test_reset(struct bed *bed)
 {
 	struct stream a, b;
@@ -224,6 +244,7 @@ static void run(unsigned int agents, const struct guest_options *opt,
 		test_open(&bed, agents == 2 ? VTOE_FABRIC_TCP : VTOE_FABRIC_LOCAL);
 		test_data(&bed);
 		test_fin(&bed);
+		test_last_ack(&bed);
 		test_reset(&bed);
 		test_many(&bed);
 		test_leaks(&bed);

@@ -565,11 +565,12 @@ static const struct guest_options defaults = {
 
 static int make_rings(struct guest *g)
 {
-	uint16_t num[G_QUEUES] = { 16, 64, 0, 0, 0 };
+	uint16_t num[G_QUEUES] = { 16, 0, 0, 0, 0 };
 	/* a page-wise buffer takes many descriptors */
 	uint16_t per = g->opt.pages ? 32 : 1;
 	int ret = 0;
 
+	num[G_EQ] = (uint16_t)(64 * (per > 1 ? 2 : 1));
 	num[G_SWQ] = (uint16_t)(g->opt.swq_num * per);
 	num[G_SWQ] = num[G_SWQ] < 32 ? 32 : num[G_SWQ];
 	num[G_RWQ] = (uint16_t)(g->opt.rwq_num[0] * (per > 1 ? 2 : 1));

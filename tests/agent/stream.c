@@ -181,6 +181,7 @@ static bool take_event(struct guest *g, const struct vtoe_event *ev)
 		if (le16toh(ev->flags) & VTOE_DISC_F_FIN) {
 			s->fin = true;
 			s->final = le64toh(ev->u.disconnected.final_offset);
+			take_credit(s, &ev->u.disconnected.credit);
 			return true;
 		}
 		break;

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Lanes, good and bad: hello with a wrong token, tenant, version; requests that
+ * are refused; a peer that breaks the rules of a connection, or of the lane; a
+ * VM or a lane that goes in the middle of a message.
+ */
+#include <arpa/inet.h>
+#include <endian.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "by_hand.h"
+#include "tap.h"
+
+static struct bed bed;
+
+static void test_lane_hello(void)
+{
+	struct lane_by_hand l;
+	char junk[48];
+	int fd;
+
+	lane_ask(&l);
+	is_int(lane_greet(&l, BED_TENANT, 1, 3), 0, "a good token is taken");
+	close(l.fd);
+	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
+	       "but once only");
+	lane_end(&l);
+
+	lane_ask(&l);
+	l.answer.token[31] ^= 1;
+	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
+	       "a wrong token");
+	ok(ends(l.fd), "ends the lane");
+	lane_end(&l);
+
+	lane_ask(&l);
+	is_int(lane_greet(&l, BED_TENANT + 1, 1, 3), VTOE_REASON_TENANT,
+	       "another tenant");
+	lane_end(&l);
+	lane_ask(&l);
+	is_int(lane_greet(&l, BED_TENANT, 2, 3), VTOE_REASON_VERSION,
+	       "another version");
+	close(l.fd);
+	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
+	       "uses up the token too");
+	lane_end(&l);
+	lane_ask(&l);
+	is_int(lane_greet(&l, BED_TENANT, 1, 4), VTOE_REASON_PROTOCOL,
+	       "a token from another host");
+	lane_end(&l);
+
+	memset(junk, 'x', sizeof(junk));
+	fd = tcp_connect(1, ntohs(l.answer.addr.port), 3);
+	send(fd, junk, sizeof(junk), MSG_NOSIGNAL);
+	ok(ends(fd), "garbage on the lane port");
+	close(fd);
+}
+
+static void test_lane_requests(void)
+{
+	struct vtoe_msg_hdr hdr;
+	struct vnet_lane_req req;
+	struct lane_by_hand l;
+
+	open_lane(&l);
+	make_req(&hdr, &req);
+	req.remote.port = htons(9);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_NO_LISTENER,
+	       "REQ without listener");
+	make_req(&hdr, &req);
+	req.remote_mac[5] = 88;
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_PEER_NO_VTOE,
+	       "REQ for no VM of ours");
+	make_req(&hdr, &req);
+	memcpy(req.local_mac, bed.a.mac, 6);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_PROTOCOL,
+	       "REQ in the name of a VM that is here");
+	make_req(&hdr, &req);
+	req.local.family = 6;
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_ADDR_FAMILY,
+	       "REQ of two address families");
+	make_req(&hdr, &req);
+	hdr.len = htole32(79);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	ok(ends(l.fd), "REQ of another length ends the lane");
+	lane_end(&l);
+}
+
+enum breach { OFFSET, BYTES, MSGS, SIZE, FIN_OFFSET, ACK, BREACHES };
+
+static void test_peer_breach(enum breach breach)
+{
+	static const char *const names[BREACHES] = {
+		"offset", "byte limit", "message limit", "buffer size",
+		"FIN offset", "acknowledgement",
+	};
+	struct vtoe_credit grant = credit_of(0, 100000, 1, 1);
+	struct vtoe_msg_hdr hdr = { .type = VTOE_MSG_DATA };
+	uint32_t sid = bed.next_sid++, len = 10, want = VTOE_REASON_CREDIT;
+	static uint8_t body[200000];
+	struct lane_by_hand l;
+	struct stream a;
+	uint32_t cid;
+
+	if (breach == BYTES)
+		grant = credit_of(0, 5, 1, 1);
+	cid = open_conn(&l, &bed.a, sid, &grant, &grant);
+	if (!ok(cid != 0, "%s: a connection by hand", names[breach]))
+		return;
+	stream_init(&a, &bed.a, sid, &a);
+	a.unchecked = a.hold = true;
+	hdr.id = htole32(cid);
+	switch (breach) {
+	case OFFSET:
+		hdr.offset = htole64(1);
+		want = VTOE_REASON_PROTOCOL;
+		break;
+	case MSGS:
+		hdr.len = htole32(len);
+		lane_send(&l, &hdr, body, len);
+		hdr.offset = htole64(len);
+		break;
+	case SIZE:
+		len = 65537;
+		break;
+	case FIN_OFFSET:
+		hdr.type = VTOE_MSG_FIN;
+		hdr.offset = htole64(1);
+		len = 0;
+		want = VTOE_REASON_PROTOCOL;
+		break;
+	case ACK:
+		hdr.type = VTOE_MSG_CREDIT;
+		hdr.credit.ack = htole64(1);
+		len = 0;
+		want = VTOE_REASON_PROTOCOL;
+		break;
+	default:
+		break;
+	}
+	hdr.len = htole32(len);
+	lane_send(&l, &hdr, body, len);
+	is_int(lane_rejected(&l, VTOE_MSG_RST), want, "the peer is reset");
+	ok(stream_wait_broken(&a) && a.reason == want, "our guest is told");
+	/* the lane is good for others: its framing is intact */
+	hdr.type = VTOE_MSG_NOP;
+	hdr.len = 0;
+	lane_send(&l, &hdr, body, 0);
+	hdr.type = VTOE_MSG_DATA;
+	hdr.id = htole32(0x999999);
+	hdr.len = htole32(100000);
+	lane_send(&l, &hdr, body, 100000);
+	stream_close(&a, 0);
+	hdr.type = 200;
+	lane_send(&l, &hdr, body, 0);
+	ok(ends(l.fd), "a type that does not exist ends the lane");
+	lane_end(&l);
+	streams_reset();
+}
+
+/* A lane that dies in the middle of a message. */
+static void test_torn(void)
+{
+	struct vtoe_credit grant = credit_of(0, 1 << 20, 10, 10);
+	struct vtoe_msg_hdr hdr = { .type = VTOE_MSG_DATA,
+				    .len = htole32(60000) };
+	static uint8_t body[60000];
+	struct lane_by_hand l;
+	struct stream a, c, d;
+
+	hdr.id = htole32(open_conn(&l, &bed.a, 990, &grant, &grant));
+	stream_init(&a, &bed.a, 990, &a);
+	lane_send(&l, &hdr, body, 30000);
+	bed_pump(&bed, 50);
+	is_int(a.rx, 0, "half a message is no message");
+	lane_end(&l);
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
+	   "the lane is lost in the middle of it");
+	stream_close(&a, 0);
+	streams_reset();
+	is_int(bed_open(&bed, &c, &d), 0, "another connection");
+	ok(stream_exchange(&c, &d, 1 << 20, G_LARGE), "the buffers are still good");
+	stream_close(&c, 0);
+	ok(stream_wait_broken(&d), "reset");
+	stream_close(&d, 0);
+	streams_reset();
+}
+
+/*
+ * Lanes that say anything: random bytes, then messages that are well formed but
+ * for one random field. The agent must not mind (and runs under the sanitizers).
+ */
+static void test_random(void)
+{
+	struct vtoe_credit grant = credit_of(0, 1 << 20, 100, 10);
+	static uint8_t body[4096];
+	unsigned int ended = 0;
+	struct lane_by_hand l;
+
+	for (int round = 0; round < 40; round++) {
+		uint32_t sid = bed.next_sid++;
+		uint32_t cid = open_conn(&l, &bed.a, sid, &grant, &grant);
+		uint64_t offset = 0;
+
+		for (int n = 0; n < 40; n++) {
+			static const uint8_t types[] = { 1, 1, 1, 2, 16, 17, 18,
+							 19, 20, 21 };
+			struct vtoe_msg_hdr hdr = {
+				.type = types[random() % 10],
+				.id = htole32(random() % 4 ? cid : (uint32_t)random()),
+				.offset = htole64(random() % 8 ? offset : 1),
+			};
+			uint32_t len = 0;
+
+			if (hdr.type == VTOE_MSG_DATA)
+				len = (uint32_t)(random() % 4000) + 1;
+			else if (hdr.type == VTOE_MSG_REQ)
+				len = sizeof(struct vnet_lane_req);
+			else if (hdr.type >= VTOE_MSG_REP &&
+				 hdr.type != VTOE_MSG_FIN &&
+				 hdr.type != VTOE_MSG_NOP)
+				len = 16;
+			hdr.len = htole32(len);
+			if (random() % 20 == 0)
+				((uint8_t *)&hdr)[random() % sizeof(hdr)] ^=
+					(uint8_t)(1 << random() % 8);
+			for (uint32_t i = 0; i < len; i++)
+				body[i] = random() % 3 ? 0 : (uint8_t)random();
+			lane_send(&l, &hdr, body, len);
+			if (hdr.type == VTOE_MSG_DATA)
+				offset += len;
+		}
+		for (unsigned int i = 0; i < sizeof(body); i++)
+			body[i] = (uint8_t)random();
+		send(l.fd, body, sizeof(body), MSG_NOSIGNAL);
+		shutdown(l.fd, SHUT_WR);
+		ended += ends(l.fd);
+		lane_end(&l);
+		bed_pump(&bed, 4);
+		guest_simple(&bed.a, VTOE_CMD_CLOSE, sid, 0);
+	}
+	is_int(ended, 40, "random messages end their lanes");
+	ok(!bed.a.eof, "and nothing else");
+	streams_reset();
+	bed_pump(&bed, 50);
+	bed.a.ev_out = bed.a.ev_in; /* what it was told of them */
+}
+
+/*
+ * A VM vanishes while the lane is full of its data and half a message for it has
+ * come: nothing of it is touched any more, and the lane's framing holds.
+ */
+static void test_vm_gone_in_between(void)
+{
+	static uint8_t body[G_LARGE];
+	struct vtoe_credit grant = credit_of(0, 1 << 20, 10, 10);
+	struct vtoe_credit ours = credit_of(0, 100 << 20, 1000, 1000);
+	struct vtoe_addr any = { .family = 4, .port = htons(BED_PORT) };
+	struct vtoe_msg_hdr hdr = { .type = VTOE_MSG_DATA,
+				    .len = htole32(60000) };
+	static struct guest c;
+	struct lane_by_hand l;
+	struct stream s;
+	struct vnet_lane_req req;
+	const unsigned int idle = 64 + 256 + 64; /* buffers posted */
+	uint64_t offset = 0, sent;
+	bool good = true;
+
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, NULL), 0,
+	       "another guest");
+	guest_listen(&c, 1, &any);
+	small_buffer = true;
+	hdr.id = htole32(open_conn(&l, &c, 5, &grant, &ours));
+	small_buffer = false;
+	stream_init(&s, &c, 5, &s);
+	s.tx_limit = 100 << 20;
+	s.tx_msg_limit[1] = 1000;
+	for (int i = 0; i < 1000 && guest_busy(&c) < idle + 40; i++) {
+		if (stream_send(&s, G_LARGE))
+			guest_kick(&c, G_SWQ);
+		streams_pump(&c, 1);
+	}
+	for (int i = 0; i < 20; i++)
+		streams_pump(&c, 5);
+	ok(guest_busy(&c) > idle + 10, "the lane is full of its data");
+	sent = s.tx;
+	lane_send(&l, &hdr, body, 30000);
+	usleep(50000);
+	guest_stop(&c);
+	usleep(50000);
+	send(l.fd, body, 30000, MSG_NOSIGNAL);
+	do { /* what was sent before, whole messages in order, then RST */
+		if (!lane_read(&l, &hdr, sizeof(hdr)))
+			break;
+		if (hdr.type != VTOE_MSG_DATA)
+			continue;
+		good &= le64toh(hdr.offset) == offset &&
+			le32toh(hdr.len) == G_LARGE &&
+			lane_read(&l, body, G_LARGE);
+		for (uint32_t i = 0; i < G_LARGE; i++)
+			good &= body[i] == pattern(s.seed, offset + i);
+		offset += G_LARGE;
+	} while (good && hdr.type != VTOE_MSG_RST);
+	ok(good && offset && hdr.type == VTOE_MSG_RST, "whole messages, then RST");
+	good = lane_read(&l, body, sizeof(struct vnet_lane_rej));
+	is_int(((struct vnet_lane_rej *)body)->reason, htole32(VTOE_REASON_PEER_GONE),
+	       "for the VM has gone");
+	ok(offset < sent, "what was not begun is not sent");
+	make_req(&hdr, &req);
+	req.remote.port = htons(9);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	ok(good && lane_rejected(&l, VTOE_MSG_REJ) == VTOE_REASON_NO_LISTENER,
+	   "the lane is still in step, both ways");
+	lane_end(&l);
+	streams_reset();
+}
+
+/* A lane has no say about connections that are not on it. */
+static void test_other_lanes_cid(void)
+{
+	struct vtoe_msg_hdr hdr = { .type = VTOE_MSG_RST };
+	struct vnet_lane_rej rej = { .reason = htole32(VTOE_REASON_RESET) };
+	struct lane_by_hand l;
+	struct stream a, b;
+
+	is_int(bed_open(&bed, &a, &b), 0, "a connection on a lane of its own");
+	open_lane(&l);
+	hdr.id = htole32(a.cid);
+	hdr.len = htole32(sizeof(rej));
+	lane_send(&l, &hdr, &rej, sizeof(rej));
+	hdr.type = VTOE_MSG_DATA;
+	lane_send(&l, &hdr, &rej, sizeof(rej));
+	hdr.type = 200;
+	lane_send(&l, &hdr, &rej, 0);
+	ok(ends(l.fd), "another lane has spoken of it");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE) && !a.broken,
+	   "and is not listened to");
+	lane_end(&l);
+	is_int(stream_close(&a, 0), 0, "close");
+	ok(stream_wait_broken(&b), "reset");
+	is_int(stream_close(&b, 0), 0, "close");
+	streams_reset();
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	hand_init(&bed);
+	if (!ok(bed_make(&bed, 2, NULL, ""), "two hosts"))
+		return tap_done();
+	test_lane_hello();
+	test_lane_requests();
+	for (int breach = 0; breach < BREACHES; breach++)
+		test_peer_breach(breach);
+	test_torn();
+	test_other_lanes_cid();
+	test_random();
+	test_vm_gone_in_between();
+	for (unsigned int i = 0; i < 2; i++)
+		is_int(bed_end(&bed, i), 0, "agent ends cleanly");
+	return tap_done();
+}
