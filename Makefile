@@ -44,6 +44,9 @@ GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run
 .PHONY: all setup modules demo check check-fast bench soak lint install clean tests
 all: $(DAEMONS) $(GUEST) tests
 
+# Objects that only a test program needs are kept, too.
+.SECONDARY:
+
 # ---- daemons ----
 
 $(O)/host/vnet-shim: $(call obj,$(SHIM_SRC) $(COMMON_SRC))
@@ -87,7 +90,8 @@ define modules_for
 $(O)/guest/$(1)/.built: $(shell find guest/*.ko guest/Kbuild proto -type f 2>/dev/null)
 	@mkdir -p $(O)/mirror/$(1) $(O)/guest/$(1)
 	@cp -rsf $(CURDIR)/guest $(CURDIR)/proto $(O)/mirror/$(1)/
-	$$(MAKE) -s -C $$$$($(UML_BUILD) $(1))/build ARCH=um \
+	@echo "  BUILD guest modules for the $(1) kernel"
+	@$$(MAKE) -s -C $$$$($(UML_BUILD) $(1))/build ARCH=um \
 		M=$(abspath $(O))/mirror/$(1)/guest modules
 	@for m in vnet_pv vtoe_sock; do \
 		strip --strip-debug -o $(O)/guest/$(1)/$$$$m.ko \
