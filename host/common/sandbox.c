@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -120,7 +121,7 @@ static const char *const base_syscalls[] = {
 	/* sd_notify() sends its credentials */
 	"getuid", "geteuid", "getgid", "getegid",
 	/* the end: exit() and abort() */
-	"exit", "exit_group", "rt_sigprocmask", "rt_sigaction", "tgkill",
+	"exit", "exit_group", "rt_sigprocmask", "rt_sigaction",
 #if defined(__SANITIZE_ADDRESS__)
 	"sigaltstack", "readlink", "readlinkat", "openat", "prctl",
 	"sched_getaffinity", "getrlimit", "prlimit64",
@@ -128,11 +129,30 @@ static const char *const base_syscalls[] = {
 	NULL,
 };
 
+/* Sockets of the internet alone: none of this host's services. */
+static int allow_inet(scmp_filter_ctx filter)
+{
+	int ret;
+
+	ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+			       SCMP_A0(SCMP_CMP_EQ, AF_INET));
+	if (ret < 0)
+		return ret;
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+				SCMP_A0(SCMP_CMP_EQ, AF_INET6));
+}
+
 static int allow(scmp_filter_ctx filter, const char *const *names)
 {
 	int nr, ret;
 
 	for (; *names; names++) {
+		if (!strcmp(*names, SANDBOX_SOCKET_INET)) {
+			ret = allow_inet(filter);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
 		nr = seccomp_syscall_resolve_name(*names);
 		if (nr == __NR_SCMP_ERROR) {
 			log_err("there is no system call \"%s\"", *names);
@@ -162,6 +182,13 @@ static int allow_memory(scmp_filter_ctx filter)
 				SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 }
 
+/* abort() signals this process; nobody else is to be signalled by it. */
+static int allow_abort(scmp_filter_ctx filter)
+{
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+}
+
 int sandbox_restrict(const char *const *syscalls)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -177,6 +204,8 @@ int sandbox_restrict(const char *const *syscalls)
 		ret = allow(filter, base_syscalls);
 	if (ret == 0)
 		ret = allow_memory(filter);
+	if (ret == 0)
+		ret = allow_abort(filter);
 	if (ret == 0)
 		ret = allow(filter, syscalls);
 	if (ret == 0)

@@ -13,9 +13,13 @@
  * sets no_new_privs. 0 or -errno, logged.
  */
 int sandbox_drop_privileges(const char *user);
+/* In the list of sandbox_restrict(): socket() of AF_INET and AF_INET6 only. */
+#define SANDBOX_SOCKET_INET "socket(inet)"
 /*
  * Allows the calls named in a NULL-terminated list, on top of a common base;
- * any other kills the process. 0 or -errno, logged.
+ * any other kills the process. 0 or -errno, logged. The base has tgkill() of
+ * this process alone, for abort(): one that forks names "tgkill", and the child
+ * narrows it again.
  */
 int sandbox_restrict(const char *const *syscalls);
 

@@ -380,34 +380,53 @@ static inline int look_at_avail(struct virtq *vq)
 	return 1;
 }
 
+/* 1: taken, 0: none, -EPROTO, -EINVAL: one was malformed and is pushed back. */
+static inline int pop_one(struct virtq *vq, struct virtq_chain *chain)
+{
+	int ret = look_at_avail(vq);
+	uint16_t head;
+
+	if (ret <= 0)
+		return ret;
+	head = load16(&vq->avail->ring[slot(vq, vq->last_avail)]);
+	if (unlikely(head >= vq->num))
+		return break_queue(vq);
+	chain->position = vq->last_avail++;
+	if (vq->inflight)
+		record_take(vq, head);
+	if (likely(read_chain(vq, head, chain))) {
+		vq->stats.chains++;
+		return 1;
+	}
+	vq->stats.malformed++;
+	virtq_push(vq, head, 0);
+	/* Before the next is taken: it may be the same head, offered twice. */
+	virtq_publish(vq);
+	return -EINVAL;
+}
+
 int virtq_pop(struct virtq *vq, struct virtq_chain *chain)
 {
-	/* A guest that adds bad chains as fast as we return them gets one ring. */
-	unsigned int budget = vq->num;
-	uint16_t head;
+	/* A guest that adds bad chains as fast as we return them gets no more. */
+	unsigned int bad = 0;
 	int ret;
 
 	if (unlikely(vq->broken || !vq->running))
 		return vq->broken ? -EPROTO : 0;
-	while (budget--) {
-		ret = look_at_avail(vq);
-		if (ret <= 0)
-			return ret;
-		head = load16(&vq->avail->ring[slot(vq, vq->last_avail)]);
-		if (unlikely(head >= vq->num))
-			return break_queue(vq);
-		chain->position = vq->last_avail++;
-		if (vq->inflight)
-			record_take(vq, head);
-		if (likely(read_chain(vq, head, chain))) {
-			vq->stats.chains++;
-			return 1;
-		}
-		vq->stats.malformed++;
-		virtq_push(vq, head, 0);
+	do {
+		ret = pop_one(vq, chain);
+	} while (unlikely(ret == -EINVAL && ++bad < VIRTQ_SKIP_MAX));
+	if (unlikely(bad))
 		virtq_publish_notify(vq);
-	}
-	return 0;
+	return ret == -EINVAL ? 0 : ret;
+}
+
+bool virtq_reread(struct virtq *vq, uint16_t head, struct virtq_chain *chain)
+{
+	if (vq->broken || !vq->running || head >= vq->num)
+		return false;
+	chain->position = vq->last_avail; /* which it never had: see virtq.h */
+	return read_chain(vq, head, chain);
 }
 
 /*
@@ -427,6 +446,19 @@ bool virtq_has_work(const struct virtq *vq)
 		return false;
 	return vq->seen_avail != vq->last_avail ||
 	       load16_acquire(&vq->avail->idx) != vq->last_avail;
+}
+
+uint16_t virtq_mark(const struct virtq *vq)
+{
+	return vq->running ? load16_acquire(&vq->avail->idx) : vq->last_avail;
+}
+
+/* A mark that makes no sense is behind us; virtq_pop() will say what is wrong. */
+bool virtq_before(const struct virtq *vq, uint16_t mark)
+{
+	uint16_t left = (uint16_t)(mark - vq->last_avail);
+
+	return vq->running && !vq->broken && left && left <= vq->num;
 }
 
 /* ---- giving them back ---- */

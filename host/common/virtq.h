@@ -24,6 +24,7 @@
 
 #define VIRTQ_NUM_MAX VNET_INFLIGHT_HEADS
 #define VIRTQ_CHAIN_MAX 256
+#define VIRTQ_SKIP_MAX 64
 
 struct virtq_stats {
 	uint64_t chains;    /* taken */
@@ -92,9 +93,16 @@ uint16_t virtq_stop(struct virtq *vq);
 
 /*
  * Takes the next available chain. 1: taken; 0: none; -EPROTO: the queue is
- * broken. Malformed chains are returned to the guest here and skipped.
+ * broken. Malformed chains are returned to the guest here and skipped, but no
+ * more than VIRTQ_SKIP_MAX a call: behind that many it is 0 although there is
+ * something, which virtq_has_work() and virtq_enable_kicks() tell.
  */
 int virtq_pop(struct virtq *vq, struct virtq_chain *chain);
+/*
+ * Reads once more the chain of a head that was taken and is not pushed. Not for
+ * virtq_unpop(). False: the guest has made it malformed meanwhile.
+ */
+bool virtq_reread(struct virtq *vq, uint16_t head, struct virtq_chain *chain);
 /* Gives back the newest chains taken, as if never taken (rx that did not need
  * them). Only those popped last and not yet pushed; in reverse order. */
 void virtq_unpop(struct virtq *vq, const struct virtq_chain *chain);
@@ -107,6 +115,13 @@ void virtq_publish(struct virtq *vq);
 bool virtq_publish_notify(struct virtq *vq);
 /* The avail ring has something not yet taken. */
 bool virtq_has_work(const struct virtq *vq);
+/*
+ * A place to stop at for who must not follow a guest that never ceases to post:
+ * virtq_mark() is where the avail ring ends now, virtq_before() is true until
+ * everything in front of that has been taken.
+ */
+uint16_t virtq_mark(const struct virtq *vq);
+bool virtq_before(const struct virtq *vq, uint16_t mark);
 
 /*
  * Doorbells. disable: the guest need not kick (advice only). enable: it must;

@@ -93,6 +93,7 @@ struct iba_credit { /* struct vtoe_credit in host order */
 #define IBA_CONN_F_ON_EVENTS 0x40   /* on vm->events */
 #define IBA_CONN_F_ON_OPENING 0x80  /* on tenant->opening */
 #define IBA_CONN_F_ON_ORPHANS 0x100 /* on tenant->orphans */
+#define IBA_CONN_F_ANSWERS 0x200    /* ends by an answer to what the peer sent */
 
 struct iba_lane;
 
@@ -159,9 +160,11 @@ struct iba_queue {
 	struct iba_vm *vm;
 	struct virtq vq;
 	uint16_t number; /* of the device */
-	uint16_t told;	 /* used index at the last look at an interrupt */
 	struct loop_fd *kick;
 	void *inflight;
+	/* RWQ: taken for messages that never ended; the next ones go there */
+	uint16_t *kept; /* vq.num of them, NULL: there never was one */
+	uint16_t kept_count;
 };
 
 struct iba_route { /* what the shim said about a MAC */
@@ -197,6 +200,9 @@ struct iba_vm {
 	bool ready; /* on tenant->ready: its rings may have work */
 	bool dirty; /* on tenant->dirty: events or used buffers to show */
 	bool eq_starved; /* events wait for buffers */
+	bool memory_lost; /* the kernel did not find what was sent of it */
+	bool cmd_waits; /* the next command, for what was sent before it ... */
+	uint16_t cmd_mark; /* ... which ends here */
 	uint32_t conn_count;
 	struct iba_conn_set conns; /* without orphans */
 	struct iba_conn_list events;
@@ -281,6 +287,11 @@ void iba_vm_reset_conns(struct iba_vm *vm, enum vtoe_reason reason);
 void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason);
 /* BYE: gives back the buffers of all queues but CR. */
 void iba_vm_return_buffers(struct iba_vm *vm);
+/*
+ * A receive buffer that was taken for a message that will not end. Not returned
+ * empty: to the guest that would mean that the agent has gone.
+ */
+void iba_vm_keep(struct iba_vm *vm, unsigned int class, uint16_t head);
 /* Shows used elements and interrupts the guest, once for all of a pass. */
 void iba_vm_publish(struct iba_vm *vm);
 /* Asks the shim, unless it is known. 1: *agent; 0: asked; -errno. */
@@ -362,7 +373,18 @@ void iba_event_flush(struct iba_vm *vm);
 
 /* ---- send.c: SWQ ---- */
 
+struct iba_send_budget {
+	unsigned int messages;
+	uint32_t bytes;
+};
+
 bool iba_send_run(struct iba_vm *vm); /* true: did something */
+/*
+ * What stands on the SWQ before mark, for a command that may not overtake it.
+ * False: the budget was used up before.
+ */
+bool iba_send_until(struct iba_vm *vm, uint16_t mark,
+		    struct iba_send_budget *budget);
 int iba_send_slots_create(struct iba_vm *vm);
 void iba_send_slots_destroy(struct iba_vm *vm);
 /* False: our guest or the peer broke a rule with this update. */

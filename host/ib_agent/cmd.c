@@ -4,8 +4,10 @@
  *
  * Theory of operation. Commands are taken in order, each is copied out of the
  * chain once, executed, and answered in the same chain before the next is
- * looked at; what the guest had put on the SWQ before it goes first. What takes
- * time (CONNECT) is started here and ends in an event. Nothing but HELLO, and no
+ * looked at; what the guest had put on the SWQ before it goes first. That is
+ * what stood there when the command was seen, and no more; if it is much, the
+ * command goes back to its ring and waits (vm->cmd_mark). What takes time
+ * (CONNECT) is started here and ends in an event. Nothing but HELLO, and no
  * other queue, is served before HELLO and after BYE.
  *
  * Threat model: the guest is hostile. A command is a row of the table: what its
@@ -20,8 +22,9 @@
 #include <string.h>
 
 #define PASS_COMMANDS 256
-/* Of the send queue; each takes a message at least, and a ring is no longer. */
-#define SEND_PASSES VIRTQ_NUM_MAX
+/* Of the send queue, for all commands of a pass. */
+#define PASS_SEND_MESSAGES 512
+#define PASS_SEND_BYTES (2u << 20)
 
 typedef enum vtoe_reason cmd_fn(struct iba_vm *vm, struct iba_conn *conn,
 				const struct vtoe_cmd *cmd,
@@ -89,7 +92,8 @@ static enum vtoe_reason do_hello(struct iba_vm *vm, struct iba_conn *conn,
 	reply->u.hello.fabrics = htole16(iba_config_fabrics(cfg));
 	reply->u.hello.max_sockets = htole32(cfg->max_connections);
 	reply->u.hello.max_pieces = htole16(IBA_PIECES_MAX);
-	log_info("vm %s: driver says hello", vm->name);
+	if (log_ratelimited_ok(&vm->log_limit, 10, 10))
+		log_info("vm %s: driver says hello", vm->name);
 	return VTOE_REASON_NONE;
 }
 
@@ -103,7 +107,8 @@ static enum vtoe_reason do_bye(struct iba_vm *vm, struct iba_conn *conn,
 	iba_vm_reset_conns(vm, VTOE_REASON_PEER_GONE);
 	iba_vm_return_buffers(vm);
 	vm->hello = false;
-	log_info("vm %s: driver says bye", vm->name);
+	if (log_ratelimited_ok(&vm->log_limit, 10, 10))
+		log_info("vm %s: driver says bye", vm->name);
 	return VTOE_REASON_NONE;
 }
 
@@ -330,8 +335,23 @@ static void run_one(struct iba_vm *vm, const struct virtq_chain *chain)
 	virtq_push(cr, chain->head, sizeof(reply));
 }
 
+/*
+ * The command overtakes nothing that was sent before it (vnet_vtoe.h): looked at
+ * after the pop. False: it has to wait.
+ */
+static bool send_first(struct iba_vm *vm, struct iba_send_budget *budget)
+{
+	struct virtq *swq = &vm->queue[IBA_Q_SWQ].vq;
+
+	if (!vm->cmd_waits)
+		vm->cmd_mark = virtq_mark(swq);
+	vm->cmd_waits = !iba_send_until(vm, vm->cmd_mark, budget);
+	return !vm->cmd_waits;
+}
+
 bool iba_cmd_run(struct iba_vm *vm)
 {
+	struct iba_send_budget budget = { PASS_SEND_MESSAGES, PASS_SEND_BYTES };
 	struct virtq *cr = &vm->queue[IBA_Q_CR].vq;
 	/* not the tenant's: a command may use that (BYE) */
 	struct virtq_chain *chain = &vm->tenant->chain_cmd;
@@ -346,12 +366,10 @@ bool iba_cmd_run(struct iba_vm *vm)
 			break;
 		if (!done++)
 			virtq_disable_kicks(cr);
-		/* it overtakes nothing that was sent before it (vnet_vtoe.h):
-		 * looked at after the pop, and bounded by what a ring can hold
-		 * for a guest that never stops sending */
-		for (unsigned int i = 0; i < SEND_PASSES && !vm->fault; i++)
-			if (!iba_send_run(vm))
-				break;
+		if (!send_first(vm, &budget)) {
+			virtq_unpop(cr, chain);
+			break;
+		}
 		run_one(vm, chain);
 	}
 	if (ret < 0)

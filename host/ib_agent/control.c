@@ -16,7 +16,8 @@
  * the key and the sessions before it looks at a guest. When main ends, in
  * whatever way, the pair's end of file and PR_SET_PDEATHSIG take the children
  * along; when a child ends it is reaped, its shims see end of file and come
- * again. A process whose last VM has left says IDLE, and is let go unless an
+ * again. One that has closed its socket, or shall go, is killed at once and is a
+ * zombie until a tick meets it: the loop never waits for a child. A process whose last VM has left says IDLE, and is let go unless an
  * attachment crossed that.
  *
  * Threat model: a shim may be taken over by its guest: it gets one HELLO, of
@@ -46,7 +47,8 @@
 #define QUESTIONS_MAX 1024 /* tokens asked of one process */
 #define HELLO_TIMEOUT_US (5 * 1000000ull)
 #define TICK_MS 500
-#define CHILD_END_MS 2000
+#define CHILD_END_MS 2000 /* of all of them, when main ends */
+#define PROC_MESSAGES 32  /* of one process, before others are looked at */
 
 struct iba_shim {
 	struct iba_control *c;
@@ -70,6 +72,7 @@ struct iba_tenant_proc {
 	pid_t pid;
 	int fd;
 	struct loop_fd *source;
+	bool let_go; /* at its own wish */
 	uint32_t attaches, seq;
 	TAILQ_HEAD(, token_question) questions;
 	unsigned int question_count;
@@ -110,25 +113,48 @@ static void log_exit(const struct iba_tenant_proc *proc, int status)
 			 proc->pid);
 }
 
-/* Its socket is closed: it ends by itself, or does not deserve better. */
-static void reap(struct iba_tenant_proc *proc)
+/* Frees those that have ended. True: there are others. */
+static bool reap(struct iba_control *c)
 {
-	int status = 0;
+	struct iba_tenant_proc *proc, *next;
+	int status;
 
-	for (int ms = 0; ms < CHILD_END_MS; ms += 10) {
-		if (waitpid(proc->pid, &status, WNOHANG) == proc->pid) {
+	for (proc = TAILQ_FIRST(&c->zombies); proc; proc = next) {
+		next = TAILQ_NEXT(proc, link);
+		status = 0;
+		if (waitpid(proc->pid, &status, WNOHANG) == 0)
+			continue;
+		if (!proc->let_go || !WIFSIGNALED(status) ||
+		    WTERMSIG(status) != SIGKILL)
 			log_exit(proc, status);
-			return;
-		}
-		usleep(10000);
+		else
+			log_info("tenant %u: data plane (pid %d) ended",
+				 proc->tenant, proc->pid);
+		TAILQ_REMOVE(&c->zombies, proc, link);
+		c->proc_count--;
+		free(proc);
 	}
-	log_err("tenant %u: data plane (pid %d) does not end: killed",
-		proc->tenant, proc->pid);
-	kill(proc->pid, SIGKILL);
-	waitpid(proc->pid, &status, 0);
+	return !TAILQ_EMPTY(&c->zombies);
 }
 
-static void proc_end(struct iba_tenant_proc *proc)
+/* When main ends: they see that, and have a little time to tell their guests. */
+static void reap_all(struct iba_control *c)
+{
+	struct iba_tenant_proc *proc;
+
+	for (int ms = 0; reap(c) && ms < CHILD_END_MS; ms += 10)
+		usleep(10000);
+	TAILQ_FOREACH(proc, &c->zombies, link) {
+		log_err("tenant %u: data plane (pid %d) does not end: killed",
+			proc->tenant, proc->pid);
+		kill(proc->pid, SIGKILL);
+	}
+	while (reap(c))
+		usleep(10000);
+}
+
+/* Closes its socket: a zombie that is still alive. */
+static void proc_forget(struct iba_tenant_proc *proc)
 {
 	struct vnet_peer_lane_answer gone = {
 		.status = htole32(VTOE_REASON_PEER_NO_VTOE),
@@ -137,13 +163,22 @@ static void proc_end(struct iba_tenant_proc *proc)
 	struct token_question *q;
 
 	TAILQ_REMOVE(&c->procs, proc, link);
-	c->proc_count--;
 	loop_remove_fd(proc->source);
 	close(proc->fd);
 	while ((q = TAILQ_FIRST(&proc->questions)))
 		answer_token(proc, q, &gone);
-	reap(proc);
-	free(proc);
+	TAILQ_INSERT_TAIL(&c->zombies, proc, link);
+}
+
+/* proc is freed here if it has ended already. */
+static void proc_end(struct iba_tenant_proc *proc)
+{
+	struct iba_control *c = proc->c;
+
+	proc_forget(proc);
+	kill(proc->pid, SIGKILL);
+	reap(c);
+	iba_control_need_tick(c);
 }
 
 static int proc_send(struct iba_tenant_proc *proc, const struct iba_ctl *msg,
@@ -196,6 +231,7 @@ static bool proc_message(struct iba_tenant_proc *proc, const struct iba_ctl *msg
 			return true;
 		log_info("tenant %u: no VM, its data plane may go",
 			 proc->tenant);
+		proc->let_go = true;
 		break;
 	default:
 		log_err("tenant %u: bad message from its data plane",
@@ -215,7 +251,7 @@ static void proc_readable(int fd, uint32_t events, void *ctx)
 	ssize_t n;
 
 	(void)events;
-	do {
+	for (unsigned int i = 0; i < PROC_MESSAGES; i++) {
 		n = unix_recv_fds(fd, &msg, sizeof(msg), fds, &nfds, 0);
 		if (n == -EAGAIN)
 			return;
@@ -224,7 +260,9 @@ static void proc_readable(int fd, uint32_t events, void *ctx)
 			proc_end(proc);
 			return;
 		}
-	} while (proc_message(proc, &msg));
+		if (!proc_message(proc, &msg))
+			return;
+	}
 }
 
 /* In the child: what belongs to main goes, without a word to anybody. */
@@ -250,6 +288,10 @@ static void forget_main(struct iba_control *c, int keep)
 			free(q);
 		}
 		TAILQ_REMOVE(&c->procs, proc, link);
+		free(proc);
+	}
+	while ((proc = TAILQ_FIRST(&c->zombies))) {
+		TAILQ_REMOVE(&c->zombies, proc, link);
 		free(proc);
 	}
 }
@@ -480,6 +522,7 @@ static void tick(void *ctx)
 
 	c->ticking = false;
 	more = iba_peers_tick(c, now);
+	more |= reap(c);
 	for (shim = TAILQ_FIRST(&c->shims); shim; shim = next) {
 		next = TAILQ_NEXT(shim, link);
 		if (shim->deadline_us <= now)
@@ -541,6 +584,10 @@ int iba_control_start(struct iba_control *c, const struct iba_config *cfg,
 	c->shim_fd = c->signal_fd = c->peer_fd = -1;
 	TAILQ_INIT(&c->shims);
 	TAILQ_INIT(&c->procs);
+	TAILQ_INIT(&c->zombies);
+	/* a peer that resets its connection, a guest's pipe that nobody reads:
+	 * here and, as they inherit it, in the tenants' processes */
+	signal(SIGPIPE, SIG_IGN);
 	c->loop = loop_create();
 	if (!c->loop)
 		return -errno;
@@ -571,7 +618,8 @@ void iba_control_stop(struct iba_control *c)
 	struct iba_shim *shim;
 
 	while ((proc = TAILQ_FIRST(&c->procs)))
-		proc_end(proc);
+		proc_forget(proc);
+	reap_all(c);
 	while ((shim = TAILQ_FIRST(&c->shims)))
 		shim_end(shim);
 	iba_peers_stop(c);

@@ -42,8 +42,8 @@ struct iba_control {
 	bool ticking;
 	TAILQ_HEAD(, iba_shim) shims; /* HELLO not seen */
 	unsigned int shim_count;
-	TAILQ_HEAD(, iba_tenant_proc) procs;
-	unsigned int proc_count;
+	TAILQ_HEAD(, iba_tenant_proc) procs, zombies;
+	unsigned int proc_count; /* of both */
 	uint64_t next_id; /* of processes, peers, questions */
 	int signal_fd;
 	struct loop_fd *signal_source;

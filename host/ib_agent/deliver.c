@@ -90,12 +90,27 @@ static int check_data(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 	return 0;
 }
 
+/* One that a message was to fill which did not end, else the next one: as
+ * virtq_pop(). */
+static int next_buffer(struct iba_queue *q, struct virtq_chain *chain)
+{
+	while (q->kept_count) {
+		uint16_t head = q->kept[--q->kept_count];
+
+		if (virtq_reread(&q->vq, head, chain))
+			return 1;
+		virtq_push(&q->vq, head, 0);
+		iba_tenant_dirty(q->vm);
+	}
+	return virtq_pop(&q->vq, chain);
+}
+
 static int take_buffer(struct iba_conn *conn, unsigned int class, uint32_t len,
 		       struct virtq_chain *chain)
 {
 	struct iba_vm *vm = conn->vm;
 	struct virtq *rwq = &vm->queue[IBA_Q_RWQ + class].vq;
-	int ret = virtq_pop(rwq, chain);
+	int ret = next_buffer(&vm->queue[IBA_Q_RWQ + class], chain);
 
 	if (ret < 0) {
 		iba_vm_fault(vm, "receive queue broken");
@@ -129,10 +144,14 @@ int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 		      struct virtq_chain *chain, unsigned int *iov_at)
 {
 	uint32_t len = le32toh(hdr->len);
-	unsigned int class = iba_deliver_class(conn->vm, len);
 	struct vtoe_msg_hdr out;
+	unsigned int class;
 	int ret;
 
+	/* its VM may have gone; it only waits for the answer to its REQ */
+	if (conn->flags & IBA_CONN_F_ORPHAN)
+		return -ENOTCONN;
+	class = iba_deliver_class(conn->vm, len);
 	if (!may_receive(conn)) {
 		/* failed ones have been reset; nothing else may get data */
 		if (conn->state == VTOE_CONN_ERROR)

@@ -13,7 +13,8 @@
  * next post continues the work.
  *
  * Threat model: the guest owns the buffers. One that is too small goes back
- * with length 0, and is counted.
+ * with length 0, and is counted; a guest that goes on with such while it is
+ * being served loses its session.
  */
 #include "agent.h"
 
@@ -130,13 +131,16 @@ static void make_event(struct iba_conn *conn, struct vtoe_event *ev)
 }
 
 /* A buffer for one event: 1, or 0 when there is none and the guest must kick. */
-static int take_buffer(struct iba_vm *vm, struct virtq_chain *chain)
+static int take_buffer(struct iba_vm *vm, struct virtq_chain *chain,
+		       unsigned int *patience)
 {
 	struct virtq *eq = &vm->queue[IBA_Q_EQ].vq;
 
 	for (;;) {
+		uint64_t malformed = eq->stats.malformed;
 		int ret = virtq_pop(eq, chain);
 
+		malformed = eq->stats.malformed - malformed;
 		if (ret < 0) {
 			iba_vm_fault(vm, "event queue broken");
 			return 0;
@@ -145,12 +149,18 @@ static int take_buffer(struct iba_vm *vm, struct virtq_chain *chain)
 			vm->eq_starved = true;
 			if (!virtq_enable_kicks(eq))
 				return 0;
-			continue;
-		}
-		if (chain->in_bytes >= sizeof(struct vtoe_event))
+		} else if (chain->in_bytes >= sizeof(struct vtoe_event)) {
 			return 1;
-		virtq_push(eq, chain->head, 0);
-		iba_vm_drop(vm, IBA_DROP_EQ_MALFORMED);
+		} else {
+			virtq_push(eq, chain->head, 0);
+			iba_vm_drop(vm, IBA_DROP_EQ_MALFORMED);
+		}
+		/* nothing, then something, or one that is no use */
+		if (malformed >= *patience) {
+			iba_vm_fault(vm, "event queue flooded");
+			return 0;
+		}
+		*patience -= (unsigned int)malformed + 1;
 	}
 }
 
@@ -159,6 +169,8 @@ void iba_event_flush(struct iba_vm *vm)
 {
 	struct virtq_chain *chain = &vm->tenant->chain;
 	struct virtq *eq = &vm->queue[IBA_Q_EQ].vq;
+	/* A guest that posts nonsense as fast as it comes back gets one ring. */
+	unsigned int patience = eq->num;
 	struct vtoe_event ev;
 	struct iba_conn *conn;
 
@@ -169,7 +181,7 @@ void iba_event_flush(struct iba_vm *vm)
 			iba_event_cancel(conn);
 			continue;
 		}
-		if (!take_buffer(vm, chain))
+		if (!take_buffer(vm, chain, &patience))
 			return;
 		make_event(conn, &ev);
 		virtq_copy_in(chain, 0, &ev, sizeof(ev));

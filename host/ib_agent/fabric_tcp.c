@@ -98,6 +98,7 @@ static struct iba_tx_entry *tx_append(struct iba_lane *lane, struct iba_vm *vm,
 		memcpy(entry->body, body, len);
 		entry->head_len += (uint16_t)len;
 	}
+	entry->counted = false;
 	entry->slot = NULL;
 	entry->vm = vm;
 	mark_dirty(lane);
@@ -119,19 +120,31 @@ static struct iba_tx_entry *tx_conn(struct iba_conn *conn,
 	return entry;
 }
 
-/* msgs: what the connection has sent in all, NULL: there is none. */
+/*
+ * msgs: what the connection has sent in all, NULL: there is none. provoked: the
+ * peer can have as many of these as it likes, so their number is bounded. What
+ * our own connections say when they end is bounded by how many there are, and
+ * must get through: a VM that leaves with many is nothing that the others on
+ * the lane may suffer from.
+ */
 static void tx_answer(struct iba_lane *lane, enum vtoe_msg_type type,
 		      uint32_t cid, enum vtoe_reason reason,
-		      const uint32_t msgs[VNET_RWQ_CLASSES])
+		      const uint32_t msgs[VNET_RWQ_CLASSES], bool provoked)
 {
 	struct vnet_lane_rej rej = { .reason = htole32(reason) };
+	struct iba_tx_entry *entry;
 
 	for (int i = 0; msgs && i < VNET_RWQ_CLASSES; i++)
 		rej.sent[i] = htole32(msgs[i]);
-	if (lane->tx.answers >= TX_ANSWERS_MAX)
+	if (provoked && lane->tx.answers >= TX_ANSWERS_MAX) {
 		tx_fail(lane, "the peer does not read our answers");
-	else if (tx_append(lane, NULL, type, cid, sizeof(rej), &rej))
+		return;
+	}
+	entry = tx_append(lane, NULL, type, cid, sizeof(rej), &rej);
+	if (entry && provoked) {
+		entry->counted = true;
 		lane->tx.answers++;
+	}
 }
 
 /* ---- sending: the ops ---- */
@@ -163,19 +176,19 @@ static void tcp_send_rej(struct iba_conn *conn, enum vtoe_reason reason)
 {
 	if (conn->lane)
 		tx_answer(conn->lane, VTOE_MSG_REJ, conn->peer_cid, reason,
-			  NULL);
+			  NULL, conn->flags & IBA_CONN_F_ANSWERS);
 }
 
 static void tcp_send_rst(struct iba_conn *conn, enum vtoe_reason reason)
 {
 	if (conn->lane)
 		tx_answer(conn->lane, VTOE_MSG_RST, conn->peer_cid, reason,
-			  conn->tx_msgs);
+			  conn->tx_msgs, conn->flags & IBA_CONN_F_ANSWERS);
 }
 
 void iba_tcp_reject(struct iba_lane *lane, uint32_t cid, enum vtoe_reason reason)
 {
-	tx_answer(lane, VTOE_MSG_REJ, cid, reason, NULL);
+	tx_answer(lane, VTOE_MSG_REJ, cid, reason, NULL, true);
 }
 
 /* DATA and FIN say what a waiting CREDIT would. */
@@ -276,14 +289,18 @@ static void iov_skip(struct iovec **iov, unsigned int *count, size_t bytes)
 	(*iov)->iov_len -= bytes;
 }
 
-/* As many entries as go into one call. Returns the elements, *bytes in them. */
+/*
+ * As many entries as go into one call, of at most max_bytes but for the last.
+ * Returns the elements, *bytes in them.
+ */
 static unsigned int tx_gather(struct iba_lane_tx *tx,
-			      struct iovec iov[TX_IOV_SYSCALL], size_t *bytes)
+			      struct iovec iov[TX_IOV_SYSCALL], size_t max_bytes,
+			      size_t *bytes)
 {
 	unsigned int n = 0;
 
 	*bytes = 0;
-	for (uint32_t i = 0; i < tx->count && n < TX_IOV && *bytes < TX_BYTES;
+	for (uint32_t i = 0; i < tx->count && n < TX_IOV && *bytes < max_bytes;
 	     i++) {
 		struct iba_tx_entry *entry = tx_at(tx, i);
 
@@ -309,7 +326,7 @@ static void tx_pop(struct iba_lane *lane)
 	struct iba_lane_tx *tx = &lane->tx;
 	struct iba_tx_entry *entry = tx_at(tx, 0);
 
-	if (entry->hdr.type == VTOE_MSG_REJ || entry->hdr.type == VTOE_MSG_RST)
+	if (entry->counted)
 		tx->answers--;
 	if (entry->slot)
 		iba_slot_done(entry->slot);
@@ -339,10 +356,105 @@ static void tx_advance(struct iba_lane *lane, size_t sent)
 	}
 }
 
+/* ---- guest memory that is not needed, or not there, any more ---- */
+
+/* A slot with room for the payload, in no guest's memory. Zeroed. */
+static struct iba_slot *slot_own(const struct iba_slot *slot)
+{
+	struct iba_slot *own = calloc(1, sizeof(*own));
+	char *to = calloc(1, slot->len);
+
+	if (!own || !to) {
+		free(own);
+		free(to);
+		return NULL;
+	}
+	own->iov = own->small;
+	own->niov = 1;
+	own->len = slot->len;
+	own->iov[0].iov_base = to;
+	own->iov[0].iov_len = slot->len;
+	return own;
+}
+
+/* Of a message that is partly sent: the rest in memory of our own. */
+static void entry_disown(struct iba_lane *lane, struct iba_tx_entry *entry,
+			 bool readable)
+{
+	struct iba_slot *slot = entry->slot;
+
+	entry->vm = NULL;
+	if (!slot)
+		return;
+	entry->slot = slot_own(slot);
+	if (!entry->slot) { /* the framing is lost with it */
+		tx_fail(lane, "no memory");
+	} else if (readable) {
+		char *to = entry->slot->iov[0].iov_base;
+
+		for (unsigned int i = 0; i < slot->niov; i++) {
+			memcpy(to, slot->iov[i].iov_base, slot->iov[i].iov_len);
+			to += slot->iov[i].iov_len;
+		}
+	}
+	iba_slot_done(slot);
+}
+
+static void forget_entries(struct iba_lane *lane, struct iba_vm *vm)
+{
+	for (uint32_t i = 0; i < lane->tx.count; i++) {
+		struct iba_tx_entry *entry = tx_at(&lane->tx, i);
+
+		if (entry->vm != vm)
+			continue;
+		if (i == 0 && lane->tx.offset) {
+			entry_disown(lane, entry, !vm->memory_lost);
+			continue;
+		}
+		entry->vm = NULL;
+		switch (entry->hdr.type) {
+		case VTOE_MSG_DATA:
+			iba_slot_done(entry->slot);
+			entry->slot = NULL;
+			/* fall through */
+		case VTOE_MSG_FIN:
+		case VTOE_MSG_CREDIT:
+			entry->head_len = 0; /* RST follows */
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+/*
+ * The kernel cannot read the first entry: the guest's memory, a file that
+ * somebody has cut short, is not there. The lane is others' as well, so its
+ * framing is kept with zeros, and the guest loses its session. False: the
+ * memory is our own.
+ */
+static bool tx_unreadable(struct iba_lane *lane)
+{
+	struct iba_tx_entry *entry;
+	struct iba_vm *vm;
+
+	tx_advance(lane, 0); /* cancelled ones in front of it */
+	entry = tx_at(&lane->tx, 0);
+	vm = entry->vm;
+	if (!vm || !entry->slot)
+		return false;
+	vm->memory_lost = true;
+	iba_vm_fault(vm, "its memory is not there");
+	entry_disown(lane, entry, false);
+	forget_entries(lane, vm);
+	return !lane->tx.failed;
+}
+
 static void lane_flush(struct iba_lane *lane)
 {
 	struct iba_lane_tx *tx = &lane->tx;
 	struct iovec space[TX_IOV_SYSCALL];
+	size_t max_bytes = TX_BYTES;
 
 	queue_credits(lane);
 	if (tx->failed) {
@@ -355,7 +467,7 @@ static void lane_flush(struct iba_lane *lane)
 		size_t bytes;
 		ssize_t n;
 
-		count = tx_gather(tx, space, &bytes);
+		count = tx_gather(tx, space, max_bytes, &bytes);
 		if (!count) { /* only cancelled ones */
 			tx_advance(lane, 0);
 			break;
@@ -368,6 +480,17 @@ static void lane_flush(struct iba_lane *lane)
 		lane->stats.tx_calls++;
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EFAULT) {
+			/* whose? alone, an entry shows */
+			if (max_bytes > 1) {
+				max_bytes = 1;
+				continue;
+			}
+			max_bytes = TX_BYTES;
+			if (tx_unreadable(lane))
+				continue;
+			errno = EFAULT;
+		}
 		if (n < 0 && errno != EAGAIN) {
 			iba_lane_end(lane, VTOE_REASON_LANE_LOST,
 				     strerror(errno));
@@ -415,62 +538,6 @@ void iba_tcp_release(struct iba_lane *lane)
 	while (lane->tx.count)
 		tx_pop(lane);
 	iba_lane_rx_abandon(lane);
-}
-
-/* A slot with a copy of the payload, in no guest's memory. */
-static struct iba_slot *slot_copy(const struct iba_slot *slot)
-{
-	struct iba_slot *copy = calloc(1, sizeof(*copy));
-	char *to = malloc(slot->len);
-
-	if (!copy || !to) {
-		free(copy);
-		free(to);
-		return NULL;
-	}
-	copy->iov = copy->small;
-	copy->niov = 1;
-	copy->len = slot->len;
-	copy->iov[0].iov_base = to;
-	copy->iov[0].iov_len = slot->len;
-	for (unsigned int i = 0; i < slot->niov; i++) {
-		memcpy(to, slot->iov[i].iov_base, slot->iov[i].iov_len);
-		to += slot->iov[i].iov_len;
-	}
-	return copy;
-}
-
-static void forget_entries(struct iba_lane *lane, struct iba_vm *vm)
-{
-	for (uint32_t i = 0; i < lane->tx.count; i++) {
-		struct iba_tx_entry *entry = tx_at(&lane->tx, i);
-		struct iba_slot *slot = entry->slot;
-
-		if (entry->vm != vm)
-			continue;
-		entry->vm = NULL;
-		if (i == 0 && lane->tx.offset) {
-			if (!slot)
-				continue;
-			entry->slot = slot_copy(slot);
-			if (!entry->slot) /* the framing is lost with it */
-				tx_fail(lane, "no memory");
-			iba_slot_done(slot);
-			continue;
-		}
-		switch (entry->hdr.type) {
-		case VTOE_MSG_DATA:
-			iba_slot_done(slot);
-			entry->slot = NULL;
-			/* fall through */
-		case VTOE_MSG_FIN:
-		case VTOE_MSG_CREDIT:
-			entry->head_len = 0; /* RST follows */
-			break;
-		default:
-			break;
-		}
-	}
 }
 
 static void tcp_forget_vm(struct iba_vm *vm)

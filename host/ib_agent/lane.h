@@ -36,6 +36,7 @@ struct iba_tx_entry {
 	struct vtoe_msg_hdr hdr;
 	uint8_t body[IBA_LANE_BODY_MAX];
 	uint16_t head_len; /* of hdr and body; 0: cancelled */
+	bool counted;	   /* among tx.answers */
 	struct iba_slot *slot;
 	struct iba_vm *vm; /* for whom; NULL: nobody's, or it has left */
 };
@@ -46,7 +47,7 @@ struct iba_lane_tx {
 	struct iba_tx_entry *ring; /* size is a power of two */
 	uint32_t size, first, count;
 	uint32_t offset; /* bytes of the first that are sent */
-	uint32_t answers; /* REJ and RST among them: a peer could provoke these */
+	uint32_t answers; /* REJ and RST among them that the peer provoked */
 	bool blocked; /* the socket is full */
 	const char *failed; /* why the lane must end; NULL: all is well */
 };

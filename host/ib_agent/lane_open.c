@@ -14,7 +14,7 @@
  * IBA_TOKEN_LIFE_US, compared in constant time against all that are out, and
  * (unless the operator has a separate data network) only from the address whose
  * agent was given it. How many such peers there are at once is bounded, and each
- * has five seconds.
+ * has five seconds, or less when others come: the oldest gives way.
  */
 #include "lane.h"
 
@@ -302,6 +302,20 @@ static void lane_replied(struct iba_lane *lane)
 
 /* ---- passive ---- */
 
+/* The oldest of those that have not shown a token. */
+static void make_room(struct iba_tenant *t)
+{
+	struct iba_lane *lane;
+
+	TAILQ_FOREACH(lane, &t->lanes, link)
+		if (lane->state == IBA_LANE_ACCEPTED)
+			break;
+	if (!lane)
+		return;
+	t->drops[IBA_DROP_LANE_REFUSED]++;
+	iba_lane_end(lane, VTOE_REASON_LIMIT, "too many at once");
+}
+
 static void lane_accept(int fd, uint32_t events, void *ctx)
 {
 	struct iba_tenant *t = ctx;
@@ -315,8 +329,9 @@ static void lane_accept(int fd, uint32_t events, void *ctx)
 		       SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (sock < 0)
 		return;
-	lane = t->lanes_greeting < GREETING_MAX ?
-		       iba_lane_create(t, IBA_LANE_ACCEPTED) : NULL;
+	if (t->lanes_greeting >= GREETING_MAX)
+		make_room(t);
+	lane = iba_lane_create(t, IBA_LANE_ACCEPTED);
 	if (!lane) {
 		t->drops[IBA_DROP_LANE_REFUSED]++;
 		close(sock);

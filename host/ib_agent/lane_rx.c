@@ -352,6 +352,13 @@ void iba_lane_receive(struct iba_lane *lane)
 		lane->stats.rx_calls++;
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
+		if (n < 0 && errno == EFAULT && rx->vm) {
+			/* nothing was taken: the rest is thrown away */
+			iba_vm_fault(rx->vm, "its memory is not there");
+			rx->vm->memory_lost = true;
+			iba_lane_rx_abandon(lane);
+			continue;
+		}
 		if (n <= 0) {
 			iba_lane_end(lane, VTOE_REASON_LANE_LOST,
 				     n ? strerror(errno) : "closed by the peer");
@@ -369,17 +376,8 @@ void iba_lane_receive(struct iba_lane *lane)
 void iba_lane_rx_abandon(struct iba_lane *lane)
 {
 	struct iba_lane_rx *rx = &lane->rx;
-	struct virtq *rwq;
 
-	if (!rx->vm)
-		return;
-	rwq = &rx->vm->queue[IBA_Q_RWQ + rx->class].vq;
-	/* stays posted if nobody took one after it */
-	if ((uint16_t)(rx->chain.position + 1) == rwq->last_avail) {
-		virtq_unpop(rwq, &rx->chain);
-	} else {
-		virtq_push(rwq, rx->chain.head, 0);
-		iba_tenant_dirty(rx->vm);
-	}
+	if (rx->vm)
+		iba_vm_keep(rx->vm, rx->class, rx->chain.head);
 	rx->vm = NULL;
 }

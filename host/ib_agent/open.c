@@ -139,6 +139,7 @@ void iba_open_rep(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 	conn->peer_cid = le32toh(rep->cid);
 	if (conn->state != VTOE_CONN_REQ_SENT) {
 		/* too late: timed out, or the guest has closed it */
+		conn->flags |= IBA_CONN_F_ANSWERS;
 		conn->fabric->send_rst(conn, VTOE_REASON_RESET);
 		if (conn->flags & IBA_CONN_F_ORPHAN)
 			iba_conn_orphan_done(conn);
@@ -275,6 +276,7 @@ enum vtoe_reason iba_open_reject(struct iba_vm *vm, uint32_t cid,
 
 	if (!conn)
 		return VTOE_REASON_NONE; /* it has ended already */
+	conn->flags |= IBA_CONN_F_ANSWERS;
 	iba_conn_close(conn, reason, false); /* sends the REJ */
 	return VTOE_REASON_NONE;
 }

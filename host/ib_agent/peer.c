@@ -15,8 +15,9 @@
  *
  * Threat model. The network may connect and say anything: until the handshake
  * has proved that the peer knows the key only OpenSSL reads its bytes; how many
- * such peers there are at once is bounded, and each has five seconds. What one
- * that knows the key may say: peer_msg.c.
+ * such peers there are at once is bounded, and each has five seconds, or less when
+ * others come: the oldest gives way, so that those who are many do not keep out
+ * those who know the key. What one of these may say: peer_msg.c.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -31,6 +32,7 @@
 #include "peer.h"
 
 #define INCOMING_MAX 64
+#define RX_READS 32 /* of one peer, before others are looked at */
 #define OPEN_TIMEOUT_US (5 * 1000000ull)
 #define PING_AFTER_US (5 * 1000000ull)
 #define SILENCE_MAX_US (15 * 1000000ull)
@@ -222,7 +224,9 @@ static uint32_t peer_wants(const struct iba_peer *peer)
 
 static void peer_receive(struct iba_peer *peer)
 {
-	for (;;) {
+	/* what OpenSSL has taken from the socket, at most a record, epoll does
+	 * not tell again */
+	for (unsigned int i = 0; i < RX_READS || iba_tls_pending(peer->tls); i++) {
 		uint32_t want = peer_wants(peer);
 		ssize_t n = iba_tls_read(peer->tls, peer->rx + peer->rx_len,
 					 want);
@@ -310,6 +314,26 @@ static void set_options(int fd)
 		log_warn("control channel: setsockopt: %s", strerror(errno));
 }
 
+/* The oldest of those that have not shown that they know the key. */
+static void make_room(struct iba_control *c)
+{
+	struct iba_peer *peer, *oldest = NULL;
+
+	TAILQ_FOREACH(peer, &c->peers, link) {
+		if (peer->dead || peer->ours || peer->state == PEER_UP)
+			continue;
+		/* one that only lacks its HELLO goes when there is no other */
+		if (!oldest || peer->state == PEER_HANDSHAKE)
+			oldest = peer;
+		if (oldest->state == PEER_HANDSHAKE)
+			break;
+	}
+	if (!oldest)
+		return;
+	iba_peer_end(oldest, VTOE_REASON_LIMIT, "too many at once");
+	peer_free(oldest); /* nobody is in the middle of it */
+}
+
 static void peer_accept(int fd, uint32_t events, void *ctx)
 {
 	struct iba_control *c = ctx;
@@ -323,7 +347,9 @@ static void peer_accept(int fd, uint32_t events, void *ctx)
 	if (sock < 0)
 		return;
 	set_options(sock);
-	if (c->incoming >= INCOMING_MAX || !peer_create(c, sock, false, &addr)) {
+	if (c->incoming >= INCOMING_MAX)
+		make_room(c);
+	if (!peer_create(c, sock, false, &addr)) {
 		c->stats.refused++;
 		close(sock);
 	}

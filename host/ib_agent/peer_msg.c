@@ -217,7 +217,9 @@ static struct iba_peer *find_ours(struct iba_control *c,
 
 	*count = 0;
 	TAILQ_FOREACH(peer, &c->peers, link) {
-		if (!peer->dead && peer->ours && sockaddr_equal(&peer->addr, addr))
+		if (peer->dead) /* freed with the next tick */
+			continue;
+		if (peer->ours && sockaddr_equal(&peer->addr, addr))
 			return peer;
 		++*count;
 	}

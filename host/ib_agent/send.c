@@ -258,33 +258,60 @@ static bool send_one(struct iba_vm *vm, const struct virtq_chain *chain)
 	}
 }
 
-bool iba_send_run(struct iba_vm *vm)
+/* Takes one message. False: there was none (or malformed ones), or a fault. */
+static bool take_one(struct iba_vm *vm, struct iba_send_budget *budget)
 {
 	struct virtq *swq = &vm->queue[IBA_Q_SWQ].vq;
 	struct virtq_chain *chain = &vm->tenant->chain;
-	unsigned int messages = 0;
-	uint32_t bytes = 0;
-	int ret = 0;
+	int ret = virtq_pop(swq, chain);
+
+	if (ret < 0)
+		iba_vm_fault(vm, "send queue broken");
+	if (ret <= 0)
+		return false;
+	budget->messages--;
+	budget->bytes -= chain->out_bytes < budget->bytes ? chain->out_bytes :
+							    budget->bytes;
+	if (vm->slot[chain->head].busy) {
+		iba_vm_fault(vm, "send queue entry reused while in use");
+		return false;
+	}
+	if (!send_one(vm, chain)) {
+		virtq_push(swq, chain->head, 0);
+		iba_tenant_dirty(vm);
+	}
+	return true;
+}
+
+bool iba_send_run(struct iba_vm *vm)
+{
+	struct iba_send_budget budget = { PASS_MESSAGES, PASS_BYTES };
+	struct virtq *swq = &vm->queue[IBA_Q_SWQ].vq;
 
 	if (!swq->running || !vm->hello)
 		return false;
-	while (messages < PASS_MESSAGES && bytes < PASS_BYTES) {
-		ret = virtq_pop(swq, chain);
-		if (ret <= 0)
-			break;
-		if (!messages++)
+	while (budget.messages && budget.bytes && take_one(vm, &budget))
+		if (budget.messages == PASS_MESSAGES - 1)
 			virtq_disable_kicks(swq);
-		bytes += chain->out_bytes;
-		if (vm->slot[chain->head].busy) {
-			iba_vm_fault(vm, "send queue entry reused while in use");
+	return budget.messages < PASS_MESSAGES;
+}
+
+bool iba_send_until(struct iba_vm *vm, uint16_t mark,
+		    struct iba_send_budget *budget)
+{
+	struct virtq *swq = &vm->queue[IBA_Q_SWQ].vq;
+
+	if (!swq->running || !vm->hello)
+		return true;
+	if (virtq_before(swq, mark))
+		virtq_disable_kicks(swq);
+	while (virtq_before(swq, mark) && !vm->fault) {
+		if (!budget->messages || !budget->bytes)
+			return false;
+		/* none: it passed malformed ones, or the guest took its index
+		 * back */
+		if (!take_one(vm, budget) && !virtq_has_work(swq))
 			break;
-		}
-		if (!send_one(vm, chain)) {
-			virtq_push(swq, chain->head, 0);
-			iba_tenant_dirty(vm);
-		}
 	}
-	if (ret < 0)
-		iba_vm_fault(vm, "send queue broken");
-	return messages > 0;
+	return true;
 }

@@ -300,7 +300,7 @@ static void main_readable(int fd, uint32_t events, void *ctx)
 
 /* What the loop, the fabrics and libc need, on top of the sandbox's base. */
 static const char *const syscalls[] = {
-	"accept4", "bind", "connect", "listen", "socket", "shutdown",
+	"accept4", "bind", "connect", "listen", SANDBOX_SOCKET_INET, "shutdown",
 	"getsockname", "getpeername", "getsockopt", "setsockopt",
 	"sendmsg", "recvmsg", "sendto", "recvfrom", "readv", "writev",
 	"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",

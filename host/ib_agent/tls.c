@@ -210,6 +210,11 @@ ssize_t iba_tls_write(struct iba_tls *tls, const void *buf, size_t len)
 	return ret == 1 ? (ssize_t)n : failure(tls, ret);
 }
 
+bool iba_tls_pending(const struct iba_tls *tls)
+{
+	return SSL_has_pending(tls->ssl);
+}
+
 bool iba_tls_wants_write(const struct iba_tls *tls)
 {
 	return tls->wants_write;

@@ -29,6 +29,8 @@ ssize_t iba_tls_read(struct iba_tls *tls, void *buf, size_t len);
 ssize_t iba_tls_write(struct iba_tls *tls, const void *buf, size_t len);
 /* The last call needs the socket to be writable (else readable). */
 bool iba_tls_wants_write(const struct iba_tls *tls);
+/* There is more to read that no epoll tells of. */
+bool iba_tls_pending(const struct iba_tls *tls);
 /* What the library says about the last failure. */
 const char *iba_tls_error(void);
 

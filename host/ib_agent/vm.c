@@ -71,19 +71,49 @@ static void queue_kicked(int fd, uint32_t events, void *ctx)
 	struct iba_queue *q = ctx;
 
 	(void)fd;
-	(void)events;
 	virtq_ack_kick(&q->vq);
+	/* a pipe that nobody will ring any more would be ready for ever */
+	if (events & (EPOLLHUP | EPOLLERR)) {
+		loop_remove_fd(q->kick);
+		q->kick = NULL;
+	}
 	iba_tenant_ready(q->vm);
 	if (q == &q->vm->queue[IBA_Q_EQ])
 		iba_tenant_dirty(q->vm);
+}
+
+static void return_kept(struct iba_queue *q)
+{
+	while (q->kept_count)
+		virtq_push(&q->vq, q->kept[--q->kept_count], 0);
+}
+
+void iba_vm_keep(struct iba_vm *vm, unsigned int class, uint16_t head)
+{
+	struct iba_queue *q = &vm->queue[IBA_Q_RWQ + class];
+
+	if (!q->kept)
+		q->kept = calloc(q->vq.num, sizeof(*q->kept));
+	/* more than the ring has: the guest gave one of them twice */
+	if (q->kept && q->kept_count < q->vq.num) {
+		q->kept[q->kept_count++] = head;
+		return;
+	}
+	virtq_push(&q->vq, head, 0);
+	iba_tenant_dirty(vm);
 }
 
 static void queue_stop(struct iba_queue *q)
 {
 	loop_remove_fd(q->kick);
 	q->kick = NULL;
-	if (q->vq.running)
+	if (q->vq.running) {
+		return_kept(q);
 		virtq_publish_notify(&q->vq);
+	}
+	free(q->kept); /* the next ring may be longer */
+	q->kept = NULL;
+	q->vm->cmd_waits = false;
 	virtq_stop(&q->vq);
 	if (q->inflight)
 		munmap(q->inflight, VNET_INFLIGHT_STRIDE);
@@ -140,7 +170,6 @@ static int queue_start(struct iba_vm *vm, struct iba_queue *q,
 	if (ret < 0)
 		return ret;
 	q->number = le16toh(start->queue);
-	q->told = q->vq.used_idx;
 	if (q == &vm->queue[IBA_Q_SWQ]) {
 		ret = iba_send_slots_create(vm);
 		if (ret < 0)
@@ -178,6 +207,8 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 		log_warn("vm %s: queue %u cannot be started", vm->name,
 			 le16toh(start->queue));
 		queue_stop(q);
+		if (q == &vm->queue[IBA_Q_SWQ])
+			iba_send_slots_destroy(vm);
 		return send_done(vm, msg, VTOE_REASON_PROTOCOL);
 	}
 	log_debug("vm %s: queue %u started, kind %u, %u entries", vm->name,
@@ -546,18 +577,21 @@ void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason)
 
 /* ---- what the guest sees ---- */
 
-static void return_all(struct iba_vm *vm, struct virtq *vq)
+static void return_all(struct iba_vm *vm, struct iba_queue *q)
 {
 	struct virtq_chain *chain = &vm->tenant->chain;
+	struct virtq *vq = &q->vq;
+	uint16_t mark = virtq_mark(vq);
 
-	/* no more than the ring holds, however fast the guest posts */
-	for (unsigned int i = 0; vq->running && i < vq->num; i++) {
-		if (virtq_pop(vq, chain) <= 0)
-			break;
-		virtq_push(vq, chain->head, 0);
-	}
-	if (vq->running)
-		virtq_publish_notify(vq);
+	if (!vq->running)
+		return;
+	return_kept(q);
+	/* no more than is there now, however fast the guest posts; a pop that
+	 * finds nothing has passed malformed ones, which are back as well */
+	while (virtq_before(vq, mark))
+		if (virtq_pop(vq, chain) > 0)
+			virtq_push(vq, chain->head, 0);
+	virtq_publish_notify(vq);
 }
 
 void iba_vm_return_buffers(struct iba_vm *vm)
@@ -565,15 +599,7 @@ void iba_vm_return_buffers(struct iba_vm *vm)
 	iba_fabric_tcp.forget_vm(vm);
 	iba_fabric_local.forget_vm(vm);
 	for (int i = IBA_Q_EQ; i < IBA_Q_COUNT; i++)
-		return_all(vm, &vm->queue[i].vq);
-}
-
-static void queue_show(struct iba_queue *q)
-{
-	if (!q->vq.running || q->told == q->vq.used_idx)
-		return;
-	q->told = q->vq.used_idx;
-	virtq_publish_notify(&q->vq);
+		return_all(vm, &vm->queue[i]);
 }
 
 /*
@@ -587,5 +613,6 @@ void iba_vm_publish(struct iba_vm *vm)
 			virtq_publish(&vm->queue[i].vq);
 	iba_event_flush(vm);
 	for (int i = 0; i < IBA_Q_COUNT; i++)
-		queue_show(&vm->queue[i]);
+		if (vm->queue[i].vq.running)
+			virtq_publish_notify(&vm->queue[i].vq);
 }

@@ -6,6 +6,8 @@
  */
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -376,6 +378,89 @@ static void test_hostile_rings(void)
 	streams_reset();
 }
 
+/* Descriptors of the shim that are not what they should be. */
+static void test_bad_fds(void)
+{
+	static struct guest g;
+	int file = memfd_create("no doorbell", MFD_CLOEXEC);
+	unsigned int cpu;
+	int kick[2], call[2];
+
+	is_int(guest_start(&g, bed.agent[0].socket, "e", BED_TENANT, 67, NULL), 0,
+	       "a third guest");
+	if (pipe2(kick, O_CLOEXEC) || pipe2(call, O_CLOEXEC))
+		bail_out("pipe");
+	close(call[0]);
+	is_int(guest_queue_stop(&g, G_CR) |
+	       guest_queue_start(&g, G_CR, g.q[G_CR].kick_fd, call[1]), 0,
+	       "its interrupts go to a pipe that nobody reads");
+	is_int(guest_simple(&g, VTOE_CMD_INFO, 5, 0), VTOE_REASON_PROTOCOL,
+	       "it is served all the same");
+	is_int(guest_queue_stop(&g, G_CR) |
+	       guest_queue_start(&g, G_CR, kick[0], call[1]), 0,
+	       "its doorbell is a pipe");
+	close(kick[1]);
+	usleep(20000);
+	cpu = agent_cpu_ms(&bed.agent[0]);
+	usleep(300000);
+	ok(agent_cpu_ms(&bed.agent[0]) - cpu < 150,
+	   "which is closed, and costs nothing");
+	is_int(guest_queue_stop(&g, G_SWQ), 0, "SWQ stops");
+	for (int i = 0; i < 2; i++)
+		is_int(guest_queue_start(&g, G_SWQ, file, call[1]),
+		       VTOE_REASON_PROTOCOL, "a doorbell that cannot be watched");
+	is_int(guest_queue_start(&g, G_SWQ, g.q[G_SWQ].kick_fd,
+				 g.q[G_SWQ].call_fd), 0, "it starts with a good one");
+	close(kick[0]);
+	close(call[1]);
+	close(file);
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 12345, 0),
+	       VTOE_REASON_PROTOCOL, "others do not notice");
+	guest_stop(&g);
+}
+
+/* More on the SWQ than a pass takes, and a command that may not overtake it. */
+static void test_command_waits(void)
+{
+	const struct guest_options opt = { .swq_num = 32, .rwq_num = { 256, 64 },
+					   .rwq_posted = { 16, 4 },
+					   .eq_buffers = 64, .pages = true };
+	struct vtoe_msg_hdr stray = { .type = VTOE_MSG_CREDIT,
+				      .id = htole32(0xabcde) }, hdr;
+	struct vtoe_cmd cmd = { .opcode = htole16(VTOE_CMD_INFO),
+				.sid = htole32(5) };
+	struct vtoe_reply reply;
+	static struct guest g;
+	struct ring_piece p;
+	struct stream a, b;
+	struct gbuf *buf;
+
+	is_int(guest_start(&g, bed.agent[0].socket, "f", BED_TENANT, 68, &opt), 0,
+	       "a third guest");
+	g.route = bed.a.route;
+	g.route_reason = 0;
+	stream_init(&a, &g, 5, &b);
+	stream_init(&b, &bed.b, bed.next_sid++, &a);
+	is_int(stream_open(&a, &b, BED_LISTENER, BED_PORT, 7), 0, "connects");
+	buf = guest_send_buffer(&g);
+	memcpy(buf->at, &stray, HDR);
+	p = (struct ring_piece){ buf->gpa, HDR };
+	for (int i = 0; i < 900; i++)
+		ring_driver_add(&g.q[G_SWQ], &p, 1, 0, buf, 0);
+	buf->busy = true;
+	stream_header(&a, &hdr, VTOE_MSG_DATA, 10);
+	guest_queue(&g, guest_send_buffer(&g), &hdr, HDR + 10);
+	ring_driver_publish(&g.q[G_SWQ]);
+	is_int(guest_command(&g, &cmd, &reply), 0, "a command behind 900 messages");
+	is_int(le64toh(reply.u.info.tx_bytes), 10, "overtakes none of them");
+	guest_stop(&g);
+	for (int i = 0; i < 400 && !b.broken; i++)
+		streams_pump(&bed.b, 10);
+	ok(b.broken, "it leaves");
+	stream_close(&b, 0);
+	streams_reset();
+}
+
 /* ---- guests that leave ---- */
 
 static void test_bye(void)
@@ -476,6 +561,8 @@ static void run(unsigned int agents)
 	test_strays();
 	test_not_posted();
 	test_hostile_rings();
+	test_bad_fds();
+	test_command_waits();
 	test_bye();
 	test_vm_gone();
 	test_timeouts();

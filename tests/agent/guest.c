@@ -129,7 +129,18 @@ static int send_memory(struct guest *g)
 	return ret ? ret : wait_done(g);
 }
 
-static int send_queue(struct guest *g, int i)
+int guest_queue_stop(struct guest *g, int i)
+{
+	struct vnet_attach_queue_stop stop = {
+		.queue = htole16((uint16_t)(FIRST_QUEUE + i)),
+	};
+	int ret = attach_send(g->fd, VNET_ATTACH_QUEUE_STOP, ++g->seq, &stop,
+			      NULL, 0);
+
+	return ret ? ret : wait_done(g);
+}
+
+int guest_queue_start(struct guest *g, int i, int kick_fd, int call_fd)
 {
 	struct ring_driver *q = &g->q[i];
 	struct vnet_attach_queue_start start = {
@@ -144,7 +155,7 @@ static int send_queue(struct guest *g, int i)
 		.used = htole64(q->used_gpa),
 		.inflight_offset = htole64((uint64_t)i * VNET_INFLIGHT_STRIDE),
 	};
-	int fds[3] = { q->kick_fd, q->call_fd, g->inflight };
+	int fds[3] = { kick_fd, call_fd, g->inflight };
 	int ret;
 
 	ret = attach_send(g->fd, VNET_ATTACH_QUEUE_START, ++g->seq, &start, fds, 3);
@@ -176,7 +187,8 @@ static int attach(struct guest *g, const char *socket_path)
 		return (int)le32toh(msg.u.hello_reply.status);
 	ret = send_memory(g);
 	for (int i = 0; !ret && i < G_QUEUES; i++)
-		ret = send_queue(g, i);
+		ret = guest_queue_start(g, i, g->q[i].kick_fd,
+					g->q[i].call_fd);
 	return ret;
 }
 

@@ -83,6 +83,9 @@ struct guest {
 /* Attaches and says HELLO on both levels. 0, or -errno / the reason refused. */
 int guest_start(struct guest *g, const char *socket_path, const char *name,
 		uint32_t tenant, uint8_t mac_last, const struct guest_options *opt);
+/* QUEUE_START with these descriptors, QUEUE_STOP: the status, or -errno. */
+int guest_queue_start(struct guest *g, int i, int kick_fd, int call_fd);
+int guest_queue_stop(struct guest *g, int i);
 /* The VM goes: end of file for the agent. */
 void guest_stop(struct guest *g);
 

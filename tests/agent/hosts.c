@@ -231,3 +231,37 @@ unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds)
 		fclose(f);
 	return count;
 }
+
+static unsigned int cpu_ms_of(pid_t pid)
+{
+	unsigned long user = 0, sys = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+		   &user, &sys) != 2)
+		user = sys = 0;
+	fclose(f);
+	return (unsigned int)((user + sys) * 1000 / (unsigned long)sysconf(_SC_CLK_TCK));
+}
+
+unsigned int agent_cpu_ms(const struct test_agent *agent)
+{
+	unsigned int ms = cpu_ms_of(agent->pid);
+	char path[64];
+	int pid;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", agent->pid,
+		 agent->pid);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%d", &pid) == 1)
+		ms += cpu_ms_of(pid);
+	if (f)
+		fclose(f);
+	return ms;
+}

@@ -38,6 +38,8 @@ void agent_kill(struct test_agent *agent); /* SIGKILL of the main process */
 bool agent_logged(const struct test_agent *agent, const char *text);
 /* Processes of the agent (main and tenants) and their descriptors. */
 unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds);
+/* What they have used of the CPU. */
+unsigned int agent_cpu_ms(const struct test_agent *agent);
 void agent_show_log(const struct test_agent *agent);
 
 #endif /* AGENT_HOSTS_H */

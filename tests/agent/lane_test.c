@@ -164,6 +164,23 @@ static void test_peer_breach(enum breach breach)
 	streams_reset();
 }
 
+/* Those that only connect do not keep out the one with the token. */
+static void test_greeting_full(void)
+{
+	struct lane_by_hand l;
+	int fd[70];
+
+	lane_ask(&l);
+	for (int i = 0; i < 70; i++)
+		fd[i] = tcp_connect(1, ntohs(l.answer.addr.port), 3);
+	is_int(lane_greet(&l, BED_TENANT, 1, 3), 0,
+	       "a good token behind 70 that say nothing");
+	ok(ends(fd[0]), "the oldest gave way");
+	for (int i = 0; i < 70; i++)
+		close(fd[i]);
+	lane_end(&l);
+}
+
 /* A lane that dies in the middle of a message. */
 static void test_torn(void)
 {
@@ -179,13 +196,19 @@ static void test_torn(void)
 	lane_send(&l, &hdr, body, 30000);
 	bed_pump(&bed, 50);
 	is_int(a.rx, 0, "half a message is no message");
+	is_int(bed_open(&bed, &c, &d), 0, "buffers behind it are taken");
+	ok(stream_exchange(&c, &d, 1 << 20, G_LARGE), "by another connection");
+	stream_close(&c, 0);
+	ok(stream_wait_broken(&d), "reset");
+	stream_close(&d, 0);
 	lane_end(&l);
 	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
 	   "the lane is lost in the middle of it");
 	stream_close(&a, 0);
 	streams_reset();
 	is_int(bed_open(&bed, &c, &d), 0, "another connection");
-	ok(stream_exchange(&c, &d, 1 << 20, G_LARGE), "the buffers are still good");
+	ok(stream_exchange(&c, &d, 8 << 20, G_LARGE), "the buffers are still good");
+	is_int(bed.a.rwq_returned, 0, "and none came back empty");
 	stream_close(&c, 0);
 	ok(stream_wait_broken(&d), "reset");
 	stream_close(&d, 0);
@@ -321,6 +344,144 @@ static void test_vm_gone_in_between(void)
 	streams_reset();
 }
 
+/*
+ * Somebody cuts the file short that is a guest's memory, with data in it on its
+ * way: that guest loses its session, the lane is good for the others.
+ */
+static void test_memory_gone(void)
+{
+	static struct guest g;
+	struct vtoe_msg_hdr hdr;
+	struct stream a, b, c, d;
+	struct gbuf *buf;
+
+	is_int(bed_open(&bed, &a, &b), 0, "a connection");
+	is_int(guest_start(&g, bed.agent[0].socket, "g", BED_TENANT, 69, NULL), 0,
+	       "another guest");
+	g.route = bed.a.route;
+	g.route_reason = 0;
+	stream_init(&c, &g, 5, &d);
+	stream_init(&d, &bed.b, bed.next_sid++, &c);
+	d.unchecked = true;
+	is_int(stream_open(&c, &d, BED_LISTENER, BED_PORT, 8), 0,
+	       "has one on the same lane");
+	buf = guest_send_buffer(&g);
+	stream_header(&c, &hdr, VTOE_MSG_DATA, G_LARGE);
+	guest_queue(&g, buf, &hdr, sizeof(hdr) + G_LARGE);
+	if (ftruncate(g.mem.fd, (off_t)((buf->gpa - g.mem.gpa + 8192) & ~4095ull)))
+		bail_out("ftruncate");
+	stream_send(&a, 5000);
+	guest_kick(&bed.a, G_SWQ);
+	guest_kick(&g, G_SWQ);
+	for (int i = 0; i < 300 && !g.eof; i++)
+		guest_poll(&g, 10);
+	ok(g.eof, "whose memory has gone, and its session with it");
+	ok(stream_wait_broken(&d) && d.reason == VTOE_REASON_PEER_GONE,
+	   "its peer is told");
+	stream_close(&d, 0);
+	ok(stream_exchange(&a, &b, 1 << 20, G_LARGE), "the lane is in step");
+	guest_stop(&g);
+	is_int(stream_close(&a, 0), 0, "close");
+	ok(stream_wait_broken(&b), "reset");
+	is_int(stream_close(&b, 0), 0, "close");
+	streams_reset();
+}
+
+static int listen_as_agent(struct vtoe_addr *addr)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct timeval tv = { .tv_sec = 3 };
+	socklen_t len = sizeof(sin);
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	sin.sin_addr.s_addr = htonl(0x7f000003);
+	if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) || listen(fd, 5) ||
+	    getsockname(fd, (struct sockaddr *)&sin, &len))
+		bail_out("listen");
+	*addr = (struct vtoe_addr){ .family = 4, .port = sin.sin_port,
+				    .addr = { 127, 0, 0, 3 } };
+	return fd;
+}
+
+/* Takes the lane that agent 0 makes to an agent played here; the CID of the REQ
+ * on it, 0: none came. */
+static uint32_t take_lane(struct lane_by_hand *l, int control, int data)
+{
+	struct vnet_lane_hello_reply reply = {
+		.magic = htole32(VNET_PEER_MAGIC),
+		.version = htole16(VNET_PEER_VERSION),
+	};
+	struct vnet_peer_lane_ask ask;
+	struct vnet_lane_hello hello;
+	struct vnet_peer_hdr peer;
+	struct vtoe_msg_hdr hdr;
+	struct vnet_lane_req req;
+
+	l->control.fd = accept(control, NULL, NULL);
+	l->control.ctx = iba_tls_ctx_create(hand_key);
+	l->control.tls = iba_tls_create(l->control.ctx, l->control.fd, true);
+	l->fd = -1;
+	if (iba_tls_handshake(l->control.tls) != 1 ||
+	    !hand_hello(&l->control, "h9", 1) ||
+	    !hand_read(&l->control, &peer, sizeof(peer)) ||
+	    !hand_read(&l->control, &ask, sizeof(ask)))
+		return 0;
+	peer.type = htole16(VNET_PEER_LANE_ANSWER);
+	peer.len = htole32(sizeof(l->answer));
+	iba_tls_write(l->control.tls, &peer, sizeof(peer));
+	iba_tls_write(l->control.tls, &l->answer, sizeof(l->answer));
+	l->fd = accept(data, NULL, NULL);
+	if (!lane_read(l, &hello, sizeof(hello)))
+		return 0;
+	send(l->fd, &reply, sizeof(reply), MSG_NOSIGNAL);
+	if (!lane_read(l, &hdr, sizeof(hdr)) || hdr.type != VTOE_MSG_REQ ||
+	    !lane_read(l, &req, sizeof(req)))
+		return 0;
+	return le32toh(req.cid);
+}
+
+/* Data for a connection that its guest has given up, and the guest has left. */
+static void test_orphan(void)
+{
+	struct vtoe_addr local = addr4(1, 35000), remote = addr4(9, 1);
+	struct vtoe_credit grant = credit_of(0, 100000, 10, 10);
+	struct vtoe_msg_hdr hdr = { .type = VTOE_MSG_DATA,
+				    .len = htole32(10) };
+	struct lane_by_hand l = { .fd = -1 };
+	static struct guest g;
+	struct vtoe_addr agent;
+	int control, data;
+
+	control = listen_as_agent(&agent);
+	data = listen_as_agent(&l.answer.addr);
+	is_int(guest_start(&g, bed.agent[0].socket, "o", BED_TENANT, 70, NULL), 0,
+	       "a guest");
+	g.route = agent;
+	g.route_reason = 0;
+	is_int(guest_connect(&g, 5, &local, &remote, 71, &grant), 0,
+	       "connects to a host that is played here");
+	for (int i = 0; i < 10; i++) /* the shim's answer */
+		guest_poll(&g, 5);
+	hdr.id = htole32(take_lane(&l, control, data));
+	ok(hdr.id != 0, "which gets its REQ");
+	is_int(guest_simple(&g, VTOE_CMD_CLOSE, 5, 0), 0, "it gives up");
+	guest_stop(&g);
+	usleep(50000);
+	lane_send(&l, &hdr, "0123456789", 10);
+	hdr.type = VTOE_MSG_FIN;
+	hdr.len = 0;
+	lane_send(&l, &hdr, "", 0);
+	hdr.type = 200;
+	lane_send(&l, &hdr, "", 0);
+	ok(ends(l.fd), "data for it goes nowhere");
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 12345, 0),
+	       VTOE_REASON_PROTOCOL, "others do not notice");
+	lane_end(&l);
+	close(control);
+	close(data);
+}
+
 /* A lane has no say about connections that are not on it. */
 static void test_other_lanes_cid(void)
 {
@@ -358,7 +519,10 @@ int main(void)
 	test_lane_requests();
 	for (int breach = 0; breach < BREACHES; breach++)
 		test_peer_breach(breach);
+	test_greeting_full();
 	test_torn();
+	test_memory_gone();
+	test_orphan();
 	test_other_lanes_cid();
 	test_random();
 	test_vm_gone_in_between();

@@ -64,6 +64,29 @@ static void test_control(void)
 	hand_end(&p);
 }
 
+/* Those that only connect do not keep out the one that knows the key. */
+static void test_incoming_full(void)
+{
+	struct by_hand p;
+	int fd[70];
+
+	for (int i = 0; i < 70; i++)
+		fd[i] = tcp_connect(1, bed.agent[0].port, 3);
+	ok(hand_shake(&p, hand_key) && hand_hello(&p, "h9", 1),
+	   "a peer behind 70 that say nothing");
+	ok(ends(fd[0]), "the oldest gave way");
+	for (int i = 0; i < 70; i++)
+		close(fd[i]);
+	for (int i = 0; i < 200; i++) /* more than are taken at a time */
+		hand_send(&p, VNET_PEER_PING, NULL, 0);
+	for (int i = 0; i < 200; i++)
+		if (!hand_receive(&p, VNET_PEER_PONG, NULL, 0)) {
+			ok(false, "PONG %d", i);
+			break;
+		}
+	hand_end(&p);
+}
+
 /* ---- death and return ---- */
 
 static double now_s(void)
@@ -197,6 +220,7 @@ int main(void)
 	if (!ok(bed_make(&bed, 2, NULL, ""), "two hosts"))
 		return tap_done();
 	test_control();
+	test_incoming_full();
 	test_kill();
 	test_return();
 	test_no_lane();

@@ -290,11 +290,91 @@ static void sender(void)
 	ok(vtoe_tx_may_send(&tx, 9990, 5000, &class) == 10, "unless nothing is on its way");
 }
 
+/* How many of 1000 messages of size bytes had an update of their own. */
+static unsigned int own_updates(uint32_t size, bool answered)
+{
+	struct stream *s = &streams[0];
+	unsigned int i, updates = 0;
+
+	pool_init(64, 8);
+	stream_open(s);
+	for (i = 0; i < 1000; i++) {
+		s->queued += size;
+		if (!stream_send(s) || s->queued || !stream_arrive(s))
+			return 1000;
+		s->rx.want = false;
+		stream_read(s);
+		if (vtoe_rx_due(&pool, &s->rx, true)) {
+			updates++;
+			tell(s);
+		} else if (answered) {
+			tell(s);
+		}
+	}
+	return updates;
+}
+
+static void alone_or_along(void)
+{
+	unsigned int small = own_updates(1, false), large = own_updates(20000, false);
+
+	ok(!own_updates(1, true) && !own_updates(20000, true),
+	   "what is answered at once takes no update of its own");
+	ok(small > 0 && small < 300, "what is not never runs out of credit, with few updates");
+	ok(large > 0 && large < 300, "and long messages neither");
+}
+
+/* Buffers that cannot be posted again leave the pool; what is left still serves. */
+static void lost_buffers(void)
+{
+	struct stream *s = &streams[0];
+	unsigned int i;
+
+	pool_init(4, 0);
+	stream_open(s);
+	for (i = 0; i < 4; i++) {
+		s->queued = 1;
+		if (!stream_send(s) || !stream_arrive(s))
+			break;
+		s->held_head++;
+		s->rx.consumed++;
+		vtoe_rx_lost(&pool, &s->rx, VNET_RWQ_SMALL);
+		tell(s);
+	}
+	ok(i == 4 && pool.total[0] == 0 && pool.free[0] == 0 &&
+	       !vtoe_rx_grantable(&pool, &s->rx, VNET_RWQ_SMALL),
+	   "lost buffers are used up, never granted again");
+	vtoe_pool_add(&pool, VNET_RWQ_SMALL, 4);
+	posted[0] += 4;
+	tell(s);
+	ok(s->rx.limit[0] != s->rx.got[0], "and granted when they are back");
+	vtoe_rx_close(&pool, &s->rx);
+	ok(pool.free[0] == 4 && !pool.reserved[0], "the pool is whole");
+}
+
+static void peer_sizes(void)
+{
+	struct vtoe_tx_credit tx = {};
+	__le32 size[2] = { htole32(SMALL), htole32(LARGE) };
+
+	ok(vtoe_tx_open(&tx, size) && tx.buf_size[0] == SMALL && tx.buf_size[1] == LARGE,
+	   "the peer's buffer sizes are taken");
+	size[0] = htole32(LARGE + 1);
+	ok(!vtoe_tx_open(&tx, size), "not a small one that is larger");
+	size[0] = 0;
+	ok(!vtoe_tx_open(&tx, size), "not one of nothing");
+	size[0] = size[1] = htole32(VTOE_MSG_LEN_MAX + 1);
+	ok(!vtoe_tx_open(&tx, size), "not one above the largest message");
+}
+
 int main(void)
 {
 	srand(1);
 	random_traffic();
 	nobody_starves();
+	alone_or_along();
+	lost_buffers();
+	peer_sizes();
 	sender();
 	return tap_done();
 }

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -187,6 +188,58 @@ static int call_abort(void)
 	abort();
 }
 
+/* In a child that is forked inside, as the agent's are. */
+static int abort_of_child(void)
+{
+	static const char *const forks[] = { "clone", "clone3", "wait4",
+					     "set_robust_list", "rseq",
+					     "prctl", "seccomp", "tgkill",
+					     NULL };
+	static const char *const none[] = { NULL };
+	int status;
+	pid_t pid;
+
+	if (sandbox_drop_privileges("root") || sandbox_restrict(forks))
+		return 1;
+	pid = fork();
+	if (pid == 0) {
+		if (sandbox_restrict(none))
+			_exit(2);
+		abort();
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		return 3;
+	return WIFSIGNALED(status) ? WTERMSIG(status) : 4;
+}
+
+static int signal_another(void)
+{
+	pid_t other = getppid();
+
+	if (sandbox_restrict(extra))
+		return 1;
+	syscall(SYS_tgkill, other, other, 0);
+	return 0;
+}
+
+static const char *const inet[] = { SANDBOX_SOCKET_INET, NULL };
+
+static int socket_inet(void)
+{
+	if (sandbox_restrict(inet))
+		return 1;
+	return socket(AF_INET, SOCK_STREAM, 0) < 0 ||
+	       (socket(AF_INET6, SOCK_STREAM, 0) < 0 && errno != EAFNOSUPPORT);
+}
+
+static int socket_unix(void)
+{
+	if (sandbox_restrict(inet))
+		return 1;
+	socket(AF_UNIX, SOCK_STREAM, 0);
+	return 0;
+}
+
 static int unknown_call(void)
 {
 	static const char *const wrong[] = { "read", "nonesuch", NULL };
@@ -215,6 +268,11 @@ int main(void)
 	is_int(in_child(map_executable), -SIGSYS, "no executable mapping");
 	is_int(in_child(make_executable), -SIGSYS, "nor one made so later");
 	is_int(in_child(call_abort), -SIGABRT, "abort() works");
+	is_int(in_child(abort_of_child), SIGABRT, "in a child as well");
+	is_int(in_child(signal_another), -SIGSYS,
+	       "the call it needs reaches nobody else");
+	is_int(in_child(socket_inet), 0, "internet sockets alone are allowed");
+	is_int(in_child(socket_unix), -SIGSYS, "and no others");
 	is_int(in_child(unknown_call), 0, "a call that does not exist");
 	return tap_done();
 }

@@ -353,20 +353,54 @@ static void broken_rings(void)
 	rig_down(&rig);
 }
 
-/* The ring is full of one bad chain: a pop ends all the same. */
+/* The ring is full of one bad chain: a pop ends soon, and tells that there is
+ * more. */
 static void full_of_bad_ones(void)
 {
+	unsigned int i, pops = 0;
 	struct rig rig;
-	unsigned int i;
+	uint16_t mark;
 
 	rig_up(&rig, NUM, true, false);
 	self_loop(&rig);
 	for (i = 0; i < NUM; i++)
 		ring_driver_offer(&rig.driver, HEAD);
 	ring_driver_publish(&rig.driver);
+	ring_driver_enable_calls(&rig.driver);
+	mark = virtq_mark(&rig.vq);
 	is_int(rig_pop(&rig), 0, "a ring full of bad chains");
+	is_int(rig.vq.stats.malformed, VIRTQ_SKIP_MAX, "some of them");
+	is_int(rig.driver.used->idx, VIRTQ_SKIP_MAX, "are returned");
+	is_int(ring_driver_ack_call(&rig.driver), 1, "with one interrupt");
+	ok(virtq_enable_kicks(&rig.vq), "the rest is told of");
+	for (; virtq_before(&rig.vq, mark) && pops < NUM; pops++)
+		rig_pop(&rig);
+	is_int(pops, NUM / VIRTQ_SKIP_MAX - 1, "and met in steps");
 	is_int(rig.vq.stats.malformed, NUM, "each counted");
 	is_int(rig.driver.used->idx, NUM, "each returned");
+	rig_down(&rig);
+}
+
+/* A chain that stays taken and is read again, as the guest has it then. */
+static void read_again(void)
+{
+	struct ring_piece p = { RIG_GPA, 100 };
+	struct virtq_chain again;
+	struct rig rig;
+	int a;
+
+	rig_up(&rig, NUM, false, false);
+	ring_driver_add(&rig.driver, &p, 0, 1, &a, 0);
+	ring_driver_publish(&rig.driver);
+	is_int(rig_pop(&rig), 1, "one is taken");
+	ok(virtq_reread(&rig.vq, rig.chain.head, &again) &&
+		   again.in_bytes == 100 && again.head == rig.chain.head,
+	   "and read again");
+	rig.driver.desc[rig.chain.head].addr = htole64(1);
+	ok(!virtq_reread(&rig.vq, rig.chain.head, &again),
+	   "unless the guest has spoilt it");
+	ok(!virtq_reread(&rig.vq, NUM, &again), "or it is no head");
+	is_int(rig_pop(&rig), 0, "the ring goes on");
 	rig_down(&rig);
 }
 
@@ -409,5 +443,6 @@ int main(void)
 	broken_rings();
 	full_of_bad_ones();
 	unpop_across_a_bad_one();
+	read_again();
 	return tap_done();
 }

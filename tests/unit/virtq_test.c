@@ -177,6 +177,13 @@ static void test_interrupts(bool event_idx)
 	ok(!ring_driver_enable_calls(&rig.driver), "%s: nothing missed", mode);
 	push_one(&rig, &cookie);
 	ok(virtq_publish_notify(&rig.vq), "%s: interrupt again", mode);
+	/* suppressed, and wanted only when there is nothing new */
+	ring_driver_get_used(&rig.driver, NULL);
+	ring_driver_disable_calls(&rig.driver);
+	push_one(&rig, &cookie);
+	ok(!virtq_publish_notify(&rig.vq), "%s: suppressed again", mode);
+	ring_driver_enable_calls(&rig.driver);
+	ok(!virtq_publish_notify(&rig.vq), "%s: nothing new, no interrupt", mode);
 	is_int(rig.vq.stats.calls, 2, "two raised in all");
 	rig_down(&rig);
 }
