@@ -9,6 +9,7 @@
  * the bytes it has, every enumeration against those known.
  */
 #include "encap.h"
+#include "vnet_vtoe.h"
 
 int vnpv_block_parse(const struct vnet_vendor_block *wire,
 		     struct vnpv_block *block, const char **why)
@@ -88,7 +89,10 @@ int vnpv_block_parse(const struct vnet_vendor_block *wire,
 	}
 	/* An offload we cannot use does not cost the VM its Ethernet. */
 	if (le16_to_cpu(wire->vtoe_swq_count) != 1 ||
-	    le16_to_cpu(wire->vtoe_rwq_count) != VNET_RWQ_CLASSES)
+	    le16_to_cpu(wire->vtoe_rwq_count) != VNET_RWQ_CLASSES ||
+	    !block->rwq_buf_size[VNET_RWQ_SMALL] ||
+	    block->rwq_buf_size[VNET_RWQ_SMALL] > block->rwq_buf_size[VNET_RWQ_LARGE] ||
+	    block->rwq_buf_size[VNET_RWQ_LARGE] > VTOE_MSG_LEN_MAX)
 		block->vtoe_state = VNET_VTOE_ABSENT;
 	return 0;
 }

@@ -123,6 +123,8 @@ void vtoe_disconnect(struct vtoe_sock *vs)
 	vtoe_abort(vs, VTOE_REASON_RESET);
 	vtoe_rx_purge(vs);
 	WRITE_ONCE(sk->sk_err, 0);
+	WRITE_ONCE(sk->sk_shutdown, 0);
+	sock_reset_flag(sk, SOCK_DONE);
 	spin_unlock_bh(&vs->lock);
 	sk->sk_state_change(sk);
 }

@@ -27,10 +27,14 @@ struct vtoe_cr *vtoe_cr_alloc(u16 opcode, struct vtoe_sid *entry, gfp_t gfp)
 static int cr_add(struct vtoe_dev *dev, struct vtoe_cr *cr)
 {
 	struct scatterlist out, in, *sgs[] = { &out, &in };
+	int err;
 
 	sg_init_one(&out, &cr->cmd, sizeof(cr->cmd));
 	sg_init_one(&in, &cr->reply, sizeof(cr->reply));
-	return virtqueue_add_sgs(dev->vtoe->cr, sgs, 1, 1, cr, GFP_ATOMIC);
+	err = virtqueue_add_sgs(dev->cr, sgs, 1, 1, cr, GFP_ATOMIC);
+	if (!err)
+		dev->cr_used++;
+	return err;
 }
 
 /* False: the queue is closed, and the command is still the caller's. */
@@ -48,12 +52,12 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 		}
 		if (!list_empty(&dev->cr_queue) || cr_add(dev, cr))
 			list_add_tail(&cr->node, &dev->cr_queue);
+		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_COMMANDS, 1);
 	}
 	spin_unlock_bh(&dev->cr_lock);
 	if (!open)
 		return false;
-	vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_COMMANDS, 1);
-	vtoe_kick(dev, dev->vtoe->cr, &dev->cr_lock);
+	vtoe_kick(dev, dev->cr, &dev->cr_lock);
 	return true;
 }
 
@@ -65,7 +69,8 @@ void vtoe_cr_collect(struct vtoe_dev *dev, struct list_head *done)
 	u32 len;
 
 	spin_lock_bh(&dev->cr_lock);
-	while ((cr = virtqueue_get_buf(dev->vtoe->cr, &len))) {
+	while ((cr = virtqueue_get_buf(dev->cr, &len))) {
+		dev->cr_used--;
 		cr->status = len < offsetofend(struct vtoe_reply, sid) ?
 			     VTOE_REASON_REMOVED : le32_to_cpu(cr->reply.status);
 		list_add_tail(&cr->node, done);
@@ -79,7 +84,7 @@ void vtoe_cr_collect(struct vtoe_dev *dev, struct list_head *done)
 	}
 	spin_unlock_bh(&dev->cr_lock);
 	if (kick)
-		vtoe_kick(dev, dev->vtoe->cr, &dev->cr_lock);
+		vtoe_kick(dev, dev->cr, &dev->cr_lock);
 }
 
 void vtoe_cr_set_open(struct vtoe_dev *dev, bool open, struct list_head *rest)

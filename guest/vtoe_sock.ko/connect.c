@@ -17,6 +17,7 @@
 
 #include <linux/inetdevice.h>
 #include <linux/security.h>
+#include <linux/wait_bit.h>
 #include <net/ipv6_stubs.h>
 #include <net/route.h>
 
@@ -114,6 +115,9 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	if (vs->local.family && !vtoe_addr_any(&vs->local) &&
 	    vs->local.family != vs->remote.family)
 		return VTOE_REASON_ADDR_FAMILY;
+	if (vtoe_sock(vs)->sk_family == AF_INET6 && vs->remote.family == 4 &&
+	    ipv6_only_sock(vs->inner->sk))
+		return VTOE_REASON_ADDR_FAMILY;
 
 	way->dst = vs->remote.family == 4 ? route4(vs, &local, &unicast) :
 					    route6(vs, &local, &unicast);
@@ -125,6 +129,8 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 		rcu_read_lock();
 		netdev = local ? dev_of_addr(net, &vs->remote) : way->dst->dev;
 		way->dev = netdev ? vtoe_dev_find(netdev, &reason) : NULL;
+		if (way->dev) /* for a peer in this guest */
+			memcpy(vs->next_hop, netdev->dev_addr, ETH_ALEN);
 		rcu_read_unlock();
 	}
 	if (local || !way->dev) {
@@ -178,6 +184,30 @@ static bool end_opening(struct vtoe_sock *vs)
 	return ended;
 }
 
+/* Forgets an opening that failed. False: the agent has not answered its CLOSE. */
+static bool forget_failed(struct vtoe_sock *vs)
+{
+	struct vtoe_sid *entry = vs->conn;
+
+	if (vs->path != VNET_PATH_UNDECIDED ||
+	    !wait_var_event_timeout(&entry->gone, READ_ONCE(entry->gone), HZ))
+		return false;
+	synchronize_rcu(); /* softirqs that found it */
+	spin_lock_bh(&vs->lock);
+	vtoe_tx_purge(vs);
+	vtoe_rx_purge(vs);
+	memset(&vs->tx, 0, sizeof(vs->tx));
+	vs->snd_nxt = 0;
+	vs->snd_end = 0;
+	vs->rcv_nxt = 0;
+	vs->rcv_final = U64_MAX;
+	vs->want_told = false;
+	vs->conn = NULL;
+	spin_unlock_bh(&vs->lock);
+	vtoe_sid_put(entry);
+	return true;
+}
+
 /* lock_sock. NONE: SYN_SENT; else nothing has happened. */
 static u32 start(struct vtoe_sock *vs)
 {
@@ -190,7 +220,7 @@ static u32 start(struct vtoe_sock *vs)
 		return VTOE_REASON_POLICY;
 	if (vs->pinned)
 		return vs->pinned;
-	if (vs->conn) /* an earlier connection of it is still closing */
+	if (vs->conn && !forget_failed(vs)) /* an earlier one is still closing */
 		return VTOE_REASON_LIMIT;
 	vtoe_addr_of_inner(vs);
 	if (vtoe_addr_any(&vs->local))
@@ -207,9 +237,9 @@ static u32 start(struct vtoe_sock *vs)
 	if (!entry)
 		goto out;
 	reason = VTOE_REASON_NO_BUFFERS;
-	vs->conn = entry;
+	WRITE_ONCE(vs->conn, entry);
 	if (!vtoe_pool_open(way.dev, vs)) {
-		vs->conn = NULL;
+		WRITE_ONCE(vs->conn, NULL);
 		vtoe_sid_remove(entry);
 		vtoe_sid_put(entry);
 		goto out;
@@ -222,7 +252,6 @@ static u32 start(struct vtoe_sock *vs)
 
 	reason = VTOE_REASON_NONE;
 	if (!way.dst) {
-		memcpy(vs->next_hop, way.dev->netdev->dev_addr, ETH_ALEN);
 		err = 0;
 	} else {
 		err = vtoe_neigh_start(vs, way.dst, &vs->remote);
@@ -311,14 +340,10 @@ void vtoe_connect_established(struct vtoe_sock *vs, const struct vtoe_event *ev)
 {
 	struct sock *sk = vtoe_sock(vs);
 	bool ok = false, kick = false;
-	u32 class;
 
 	spin_lock_bh(&vs->lock);
 	if (sk->sk_state == VTOE_SOCK_SYN_SENT && !vs->failed) {
-		for (class = 0; class < VNET_RWQ_CLASSES; class++)
-			vs->tx.buf_size[class] = min_t(u32, VTOE_MSG_LEN_MAX,
-				le32_to_cpu(ev->u.established.rwq_buf_size[class]));
-		ok = vs->tx.buf_size[VNET_RWQ_SMALL] &&
+		ok = vtoe_tx_open(&vs->tx, ev->u.established.rwq_buf_size) &&
 		     vtoe_tx_update(&vs->tx, &ev->u.established.credit, vs->snd_nxt);
 	}
 	if (ok) {
@@ -368,6 +393,13 @@ static int inner_connect(struct socket *sock, struct sockaddr *uaddr, int len, i
 	struct vtoe_sock *vs = vtoe_sk(sock->sk);
 	int err;
 
+	/* What give_up() found stands for the first attempt. */
+	if (vs->inner->state == SS_UNCONNECTED && sock->state == SS_CONNECTING) {
+		sock->state = SS_UNCONNECTED;
+		err = sock_error(sock->sk);
+		if (err)
+			return err;
+	}
 	vtoe_inner_sync_err(vs, 0);
 	err = vs->inner->ops->connect(vs->inner, uaddr, len, flags);
 	vtoe_inner_sync_err(vs, err);
@@ -477,6 +509,8 @@ int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags
 			vtoe_disconnect(vs);
 			sock->state = SS_UNCONNECTED;
 		} else {
+			if (sk->sk_state == VTOE_SOCK_LISTEN)
+				vtoe_unlisten(vs);
 			use_inner = vs->inner;
 		}
 	} else if (!use_inner) {

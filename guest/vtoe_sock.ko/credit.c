@@ -65,6 +65,13 @@ static __u32 shortfall(const struct vtoe_rx_credit *rx, __u32 class)
 	return rx->min - in_use;
 }
 
+/* What is free for everybody. Less than nothing when buffers were lost. */
+static __u32 common_of(const struct vtoe_pool *pool, __u32 class)
+{
+	return pool->free[class] > pool->reserved[class] ?
+	       pool->free[class] - pool->reserved[class] : 0;
+}
+
 void vtoe_pool_add(struct vtoe_pool *pool, __u32 class, __u32 count)
 {
 	pool->total[class] += count;
@@ -76,7 +83,7 @@ bool vtoe_rx_open(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 windo
 	static const struct vtoe_rx_credit fresh = {
 		.target = { TARGET_SMALL, TARGET_LARGE },
 	};
-	__u32 common = pool->free[VNET_RWQ_SMALL] - pool->reserved[VNET_RWQ_SMALL];
+	__u32 common = common_of(pool, VNET_RWQ_SMALL);
 	__u32 min = common > pool->total[VNET_RWQ_SMALL] / 2 ? VTOE_CREDIT_MIN : 1;
 
 	if (common < min)
@@ -127,15 +134,26 @@ void vtoe_rx_reposted(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 c
 	pool->reserved[class] += shortfall(rx, class) - before;
 }
 
+void vtoe_rx_lost(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 class)
+{
+	__u32 before = shortfall(rx, class);
+
+	rx->held[class]--;
+	pool->total[class]--;
+	pool->reserved[class] += shortfall(rx, class) - before;
+}
+
 __u32 vtoe_rx_grantable(const struct vtoe_pool *pool,
 			const struct vtoe_rx_credit *rx, __u32 class)
 {
 	__u32 in_use = usage(rx, class), min = shortfall(rx, class);
-	__u32 common = pool->free[class] - pool->reserved[class];
+	__u32 common = common_of(pool, class);
 	__u32 more, wanted;
 
 	if (rx->closed || rx->target[class] <= in_use)
 		return 0;
+	if (min > pool->free[class])
+		min = pool->free[class];
 	wanted = rx->target[class] - in_use;
 	/* in_use + min + more may be at most what is then left in common */
 	more = common > in_use + min ? (common - in_use - min) / 2 : 0;
@@ -160,17 +178,22 @@ bool vtoe_rx_due(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx,
 	if (rx->want && idle && unacked)
 		return true;
 	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
-		/* A class that the peer does not use is not news. */
-		if (outstanding(rx, class) > rx->target[class] / 2)
+		__u32 left = outstanding(rx, class), half = rx->target[class] / 2;
+
+		/*
+		 * A class that the peer does not use is not news; and while half
+		 * of it is left, the program's answer may take the news along.
+		 */
+		if (left > half || (left == half && !rx->want))
 			continue;
 		grantable = vtoe_rx_grantable(pool, rx, class);
 		if (!grantable)
 			continue;
-		if (grantable >= rx->target[class] / 2)
+		if (grantable >= half)
 			return true;
-		if (outstanding(rx, class) <= 1 && rx->want)
+		if (left <= 1 && rx->want)
 			return true;
-		if (class == VNET_RWQ_SMALL && !outstanding(rx, class))
+		if (class == VNET_RWQ_SMALL && !left)
 			return true;
 	}
 	return false;
@@ -196,6 +219,18 @@ void vtoe_rx_grant(struct vtoe_pool *pool, struct vtoe_rx_credit *rx,
 	rx->acked = rx->consumed;
 	out->byte_limit = cpu_to_le64(rx->byte_limit);
 	out->ack = cpu_to_le64(rx->acked);
+}
+
+bool vtoe_tx_open(struct vtoe_tx_credit *tx, const __le32 *buf_size)
+{
+	__u32 small = le32_to_cpu(buf_size[VNET_RWQ_SMALL]);
+	__u32 large = le32_to_cpu(buf_size[VNET_RWQ_LARGE]);
+
+	if (!small || small > large || large > VTOE_MSG_LEN_MAX)
+		return false;
+	tx->buf_size[VNET_RWQ_SMALL] = small;
+	tx->buf_size[VNET_RWQ_LARGE] = large;
+	return true;
 }
 
 bool vtoe_tx_update(struct vtoe_tx_credit *tx, const struct vtoe_credit *in,

@@ -72,8 +72,13 @@ bool vtoe_rx_due(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx,
 void vtoe_rx_grant(struct vtoe_pool *pool, struct vtoe_rx_credit *rx,
 		   struct vtoe_credit *out);
 
+/* A buffer of the connection could not be posted: it is not in the pool any more. */
+void vtoe_rx_lost(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 class);
+
 /* ---- sending side ---- */
 
+/* Takes the peer's buffer sizes. False: they are impossible. */
+bool vtoe_tx_open(struct vtoe_tx_credit *tx, const __le32 *buf_size);
 /* Takes the peer's update, nxt: our next offset. False: it is impossible. */
 bool vtoe_tx_update(struct vtoe_tx_credit *tx, const struct vtoe_credit *in,
 		    __u64 nxt);

@@ -74,7 +74,7 @@ void vtoe_dev_removal(struct vtoe_dev *dev)
 
 static u32 pool_size(struct vtoe_dev *dev, u32 class)
 {
-	u32 num = virtqueue_get_vring_size(dev->vtoe->rwq[class]);
+	u32 num = virtqueue_get_vring_size(dev->rwq[class]);
 	u32 want = class == VNET_RWQ_SMALL ? small_bufs : large_bufs;
 
 	return clamp(READ_ONCE(want), 4u, num);
@@ -111,6 +111,11 @@ static u32 hello(struct vtoe_dev *dev)
 		return status;
 	if (le16_to_cpu(reply.u.hello.version) != VTOE_VERSION)
 		return VTOE_REASON_VERSION;
+	if (le16_to_cpu(reply.u.hello.max_pieces) < VTOE_CHUNK_FRAGS) {
+		netdev_warn(dev->netdev, "vtoe: the host takes messages of %u pieces, we make %u\n",
+			    le16_to_cpu(reply.u.hello.max_pieces), VTOE_CHUNK_FRAGS);
+		return VTOE_REASON_LIMIT;
+	}
 	dev->max_sockets = le32_to_cpu(reply.u.hello.max_sockets);
 	return dev->max_sockets ? VTOE_REASON_NONE : VTOE_REASON_LIMIT;
 }
@@ -188,8 +193,10 @@ static void grow_work(struct work_struct *work)
 	struct vtoe_dev *dev = container_of(work, struct vtoe_dev, grow_work);
 	u32 class, total, count, num;
 
+	if (READ_ONCE(dev->ready))
+		vtoe_rwq_retry(dev);
 	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
-		num = virtqueue_get_vring_size(dev->vtoe->rwq[class]);
+		num = virtqueue_get_vring_size(dev->rwq[class]);
 		spin_lock_bh(&dev->pool_lock);
 		total = dev->pool.total[class];
 		count = dev->pool.free[class] < total / 4 ? max(total / 4, 1u) : 0;
@@ -225,12 +232,20 @@ static int vtoe_probe(struct auxiliary_device *adev, const struct auxiliary_devi
 	struct vnpv_vtoe *vtoe = vnpv_vtoe_from_adev(adev);
 	struct vtoe_dev *dev;
 
+	if (vtoe->priv) /* the host still has buffers of an earlier time: vtoe_remove() */
+		return -EBUSY;
 	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
 	if (!dev)
 		return -ENOMEM;
 	kref_init(&dev->ref);
 	dev->vtoe = vtoe;
 	dev->netdev = vtoe->netdev;
+	dev->cr = vtoe->cr;
+	dev->eq = vtoe->eq;
+	dev->swq = vtoe->swq;
+	memcpy(dev->rwq, vtoe->rwq, sizeof(dev->rwq));
+	memcpy(dev->rwq_buf_size, vtoe->rwq_buf_size, sizeof(dev->rwq_buf_size));
+	dev->mtu = READ_ONCE(vtoe->netdev->mtu);
 	dev->why_not = VTOE_REASON_AGENT_DOWN;
 	dev->nr_events = min(virtqueue_get_vring_size(vtoe->eq), 256u);
 	dev->events = kcalloc(dev->nr_events, sizeof(*dev->events), GFP_KERNEL);
@@ -246,6 +261,7 @@ static int vtoe_probe(struct auxiliary_device *adev, const struct auxiliary_devi
 	spin_lock_init(&dev->pool_lock);
 	INIT_LIST_HEAD(&dev->cr_queue);
 	INIT_LIST_HEAD(&dev->swq_waiters);
+	INIT_LIST_HEAD(&dev->unposted);
 	netif_napi_add(dev->netdev, &dev->napi, vtoe_poll_napi);
 	virtqueue_disable_cb(vtoe->swq);
 
@@ -277,7 +293,7 @@ static void vtoe_remove(struct auxiliary_device *adev)
 {
 	struct vnpv_vtoe *vtoe = vnpv_vtoe_from_adev(adev);
 	struct vtoe_dev *dev = vtoe->priv;
-	u32 left = 0, class;
+	u32 left = 0, class, i;
 
 	mutex_lock(&vtoe_devs_mutex);
 	list_del_rcu(&dev->node);
@@ -294,13 +310,18 @@ static void vtoe_remove(struct auxiliary_device *adev)
 	vtoe_rings_drain(dev);
 	for (class = 0; class < VNET_RWQ_CLASSES; class++)
 		left += dev->rwq_posted[class];
-	left += dev->swq_used;
+	for (i = 0; i < dev->nr_events; i++)
+		left += dev->events[i].posted;
+	left += dev->swq_used + dev->cr_used;
 	netif_napi_del(&dev->napi);
 	vtoe->priv = NULL;
-	if (left) /* the host may still write to them */
+	if (left) {
+		/* The host may still write to them: they stay, and nobody binds again. */
 		netdev_warn(dev->netdev, "vtoe: %u buffers did not come back\n", left);
-	else
+		vtoe->priv = ERR_PTR(-EBUSY);
+	} else {
 		kfree(dev->events);
+	}
 	vtoe_dev_put(dev);
 }
 

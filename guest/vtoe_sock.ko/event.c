@@ -11,6 +11,9 @@ static void connection_event(struct vtoe_sid *entry, const struct vtoe_event *ev
 	struct vtoe_sock *vs = entry->vs;
 	u32 reason = le32_to_cpu(ev->reason);
 
+	/* An id that the host guessed before it was told. */
+	if (READ_ONCE(vs->conn) != entry)
+		return;
 	switch (le16_to_cpu(ev->type)) {
 	case VTOE_EV_CONNECT_RESPONSE:
 	case VTOE_EV_ADDRESS_RESOLVED:

@@ -49,11 +49,15 @@ static void announce(struct vtoe_sock *vs, struct vtoe_dev *dev)
 {
 	struct sock *sk = vtoe_sock(vs);
 	struct vtoe_addr local = vs->local;
+	struct vtoe_sid *entry;
 
 	if (!READ_ONCE(dev->ready) || !net_eq(dev_net(dev->netdev), sock_net(sk)))
 		return;
 	if (sk->sk_bound_dev_if && sk->sk_bound_dev_if != dev->netdev->ifindex)
 		return;
+	list_for_each_entry(entry, &vs->announced, node)
+		if (entry->dev == dev && vtoe_epoch_ok(entry))
+			return;
 	forget_dead(vs, dev);
 	announce_as(vs, dev, &local);
 	if (local.family == 6 && vtoe_addr_any(&local) && !ipv6_only_sock(vs->inner->sk)) {
@@ -108,8 +112,9 @@ out:
 
 	mutex_lock(&vtoe_devs_mutex);
 	lock_sock(sk);
-	if (sk->sk_state == VTOE_SOCK_LISTEN && list_empty(&vs->listeners)) {
-		list_add_tail(&vs->listeners, &all_listeners);
+	if (sk->sk_state == VTOE_SOCK_LISTEN) {
+		if (list_empty(&vs->listeners)) /* not so after shutdown() */
+			list_add_tail(&vs->listeners, &all_listeners);
 		list_for_each_entry(dev, &vtoe_devs, node)
 			announce(vs, dev);
 	}
@@ -240,10 +245,7 @@ static u32 make_child(struct vtoe_dev *dev, struct vtoe_sock *listener,
 	}
 	vtoe_set_addrs(vs);
 	vs->cid = le32_to_cpu(ev->cid);
-	for (class = 0; class < VNET_RWQ_CLASSES; class++)
-		vs->tx.buf_size[class] = min_t(u32, VTOE_MSG_LEN_MAX,
-			le32_to_cpu(ev->u.request.rwq_buf_size[class]));
-	if (!vs->tx.buf_size[VNET_RWQ_SMALL] ||
+	if (!vtoe_tx_open(&vs->tx, ev->u.request.rwq_buf_size) ||
 	    !vtoe_tx_update(&vs->tx, &ev->u.request.credit, 0)) {
 		class = VTOE_REASON_PROTOCOL;
 		goto err_sk;

@@ -47,7 +47,7 @@ __poll_t vtoe_poll(struct file *file, struct socket *sock, poll_table *wait)
 		mask |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
 
 	if (state != VTOE_SOCK_SYN_SENT && state != VTOE_SOCK_SYN_RECV) {
-		if (vtoe_readable(vs) >= sock_rcvlowat(sk, 0, INT_MAX))
+		if (vtoe_rx_ready(vs))
 			mask |= EPOLLIN | EPOLLRDNORM;
 		if (shutdown & SEND_SHUTDOWN || sk_stream_is_writeable(sk)) {
 			mask |= EPOLLOUT | EPOLLWRNORM;
@@ -76,6 +76,8 @@ void vtoe_write_space(struct sock *sk)
 	rcu_read_lock();
 	/* The struct socket goes after a grace period. */
 	sock = READ_ONCE(sk->sk_socket);
+	/* Room was made before; pairs with vtoe_poll() and sk_stream_wait_memory(). */
+	smp_mb();
 	if (sock && test_bit(SOCK_NOSPACE, &sock->flags) && sk_stream_is_writeable(sk)) {
 		clear_bit(SOCK_NOSPACE, &sock->flags);
 		wq = rcu_dereference(sk->sk_wq);

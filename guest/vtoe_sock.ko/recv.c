@@ -95,9 +95,18 @@ void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev)
 		wake_fin(vtoe_sock(vs));
 }
 
+/* What poll() and SO_RCVLOWAT ask. */
+bool vtoe_rx_ready(const struct vtoe_sock *vs)
+{
+	u64 readable = vtoe_readable(vs);
+
+	return readable >= sock_rcvlowat(&vs->inet.sk, 0, INT_MAX) ||
+	       (readable && vtoe_rx_starved(vs));
+}
+
 void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev)
 {
-	bool kick = false, ok;
+	bool kick = false, starved = false, ok;
 
 	spin_lock_bh(&vs->lock);
 	ok = vtoe_tx_credit(vs, &ev->u.credit.credit, &kick);
@@ -111,6 +120,7 @@ void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev)
 		spin_unlock_bh(&dev->pool_lock);
 		if (due)
 			kick |= vtoe_send_credit(vs, 0);
+		starved = vtoe_readable(vs) && vtoe_rx_starved(vs);
 	}
 	vtoe_close_check(vs);
 	spin_unlock_bh(&vs->lock);
@@ -120,7 +130,15 @@ void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev)
 	}
 	if (kick)
 		vtoe_kick_swq(vs->conn->dev);
+	if (starved)
+		vtoe_sock(vs)->sk_data_ready(vtoe_sock(vs));
 	vtoe_sock(vs)->sk_write_space(vtoe_sock(vs));
+}
+
+static bool length_ok(const struct vtoe_dev *dev, const struct vtoe_rxbuf *buf, u32 len)
+{
+	return buf->len && buf->len <= dev->rwq_buf_size[buf->class] &&
+	       len == sizeof(buf->hdr) + buf->len && buf->offset <= U64_MAX - buf->len;
 }
 
 /*
@@ -140,7 +158,7 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 	buf->len = le32_to_cpu(hdr->len);
 	buf->offset = le64_to_cpu(hdr->offset);
 	entry = vtoe_sid_find(dev, le32_to_cpu(hdr->id));
-	vs = entry && !entry->listener ? entry->vs : NULL;
+	vs = entry && READ_ONCE(entry->vs->conn) == entry ? entry->vs : NULL;
 	list_add(&buf->node, &back);
 	if (!vs) {
 		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_RX_STRAY, 1);
@@ -151,7 +169,7 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 	sk = vtoe_sock(vs);
 	spin_lock_bh(&vs->lock);
 	spin_lock(&dev->pool_lock);
-	if (buf->len && len == sizeof(*hdr) + buf->len && hdr->type == VTOE_MSG_DATA)
+	if (hdr->type == VTOE_MSG_DATA && length_ok(dev, buf, len))
 		ok = vtoe_rx_got(&dev->pool, &vs->rx, buf->class, buf->offset + buf->len);
 	spin_unlock(&dev->pool_lock);
 	if (!ok) {
@@ -193,7 +211,7 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 #endif
 	if (fin)
 		wake_fin(sk);
-	else if (vtoe_readable(vs) >= sock_rcvlowat(sk, 0, INT_MAX))
+	else if (vtoe_rx_ready(vs))
 		sk->sk_data_ready(sk);
 	sk->sk_write_space(sk);
 out:
@@ -298,7 +316,7 @@ static void settle(struct vtoe_sock *vs, struct list_head *back)
 		vtoe_work_in(vs, VTOE_ACK_DELAY);
 }
 
-static int wait_data(struct sock *sk, long *timeo, u64 pos)
+static int wait_data(struct sock *sk, long *timeo, u64 pos, bool peeked)
 {
 	struct vtoe_sock *vs = vtoe_sk(sk);
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
@@ -308,6 +326,7 @@ static int wait_data(struct sock *sk, long *timeo, u64 pos)
 	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
 	rc = sk_wait_event(sk, timeo, READ_ONCE(vs->rcv_nxt) > pos ||
 			   READ_ONCE(sk->sk_err) || vtoe_is_tcp(vs) ||
+			   (peeked && vtoe_rx_starved(vs)) ||
 			   READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN, &wait);
 	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
 	remove_wait_queue(sk_sleep(sk), &wait);
@@ -317,9 +336,11 @@ static int wait_data(struct sock *sk, long *timeo, u64 pos)
 /* Nothing more to read now: 0 to wait, 1 for the end, or an errno. */
 static int why_stop(struct sock *sk, bool copied, long timeo)
 {
+	if (sock_flag(sk, SOCK_DONE))
+		return 1;
 	if (sk->sk_err)
 		return copied ? 1 : sock_error(sk);
-	if (sk->sk_shutdown & RCV_SHUTDOWN || sock_flag(sk, SOCK_DONE))
+	if (sk->sk_shutdown & RCV_SHUTDOWN)
 		return 1;
 	if (sk->sk_state == VTOE_SOCK_CLOSE)
 		return copied ? 1 : -ENOTCONN;
@@ -363,14 +384,15 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 				consume(vs, pos, &back);
 			continue;
 		}
-		if (copied >= target)
+		/* Peeking gives no buffer back: more may never come. */
+		if (copied >= target || (copied && flags & MSG_PEEK && vtoe_rx_starved(vs)))
 			break;
 		err = why_stop(sk, copied, timeo);
 		if (err)
 			break;
 		if (vs->conn)
 			settle(vs, &back);
-		err = wait_data(sk, &timeo, pos);
+		err = wait_data(sk, &timeo, pos, copied && flags & MSG_PEEK);
 		if (err || vtoe_is_tcp(vs))
 			break;
 		/* Somebody else may have read on. */

@@ -20,20 +20,24 @@
 
 void vtoe_kick(struct vtoe_dev *dev, struct virtqueue *vq, spinlock_t *lock)
 {
-	bool needed;
+	bool needed = false;
 
+	/* vtoe_remove() waits a grace period after the epoch, then vq may go. */
+	rcu_read_lock();
 	spin_lock_bh(lock);
-	needed = virtqueue_kick_prepare(vq);
+	if (READ_ONCE(dev->epoch))
+		needed = virtqueue_kick_prepare(vq);
 	spin_unlock_bh(lock);
 	if (needed) {
 		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_KICKS, 1);
 		virtqueue_notify(vq);
 	}
+	rcu_read_unlock();
 }
 
 void vtoe_kick_swq(struct vtoe_dev *dev)
 {
-	vtoe_kick(dev, dev->vtoe->swq, &dev->swq_lock);
+	vtoe_kick(dev, dev->swq, &dev->swq_lock);
 }
 
 /* ---- pool ---- */
@@ -81,7 +85,7 @@ static void swq_reap(struct vtoe_dev *dev)
 	struct vtoe_chunk *chunk;
 	u32 len;
 
-	while ((chunk = virtqueue_get_buf(dev->vtoe->swq, &len))) {
+	while ((chunk = virtqueue_get_buf(dev->swq, &len))) {
 		struct vtoe_sock *vs = chunk->vs;
 
 		dev->swq_used--;
@@ -107,9 +111,9 @@ int vtoe_swq_post(struct vtoe_sock *vs, struct vtoe_chunk *chunk)
 			    chunk->frag[i].bv_offset);
 
 	spin_lock_bh(&dev->swq_lock);
-	if (dev->vtoe->swq->num_free < virtqueue_get_vring_size(dev->vtoe->swq) / 2)
+	if (dev->swq->num_free < virtqueue_get_vring_size(dev->swq) / 2)
 		swq_reap(dev);
-	err = virtqueue_add_sgs(dev->vtoe->swq, sgs, 1, 0, chunk, GFP_ATOMIC);
+	err = virtqueue_add_sgs(dev->swq, sgs, 1, 0, chunk, GFP_ATOMIC);
 	if (!err) {
 		refcount_inc(&chunk->refs);
 		chunk->vs = vs;
@@ -130,7 +134,7 @@ void vtoe_swq_wait(struct vtoe_sock *vs)
 		sock_hold(vtoe_sock(vs));
 		list_add_tail(&vs->swq_node, &dev->swq_waiters);
 	}
-	if (!virtqueue_enable_cb(dev->vtoe->swq))
+	if (!virtqueue_enable_cb(dev->swq))
 		napi_schedule(&dev->napi);
 	spin_unlock_bh(&dev->swq_lock);
 }
@@ -209,7 +213,7 @@ static struct vtoe_rxbuf *rxbuf_alloc(u32 bytes, gfp_t gfp)
 /* rwq_lock */
 static int rwq_add(struct vtoe_dev *dev, struct vtoe_rxbuf *buf)
 {
-	u32 left = dev->vtoe->rwq_buf_size[buf->class];
+	u32 left = dev->rwq_buf_size[buf->class];
 	struct scatterlist sg[VTOE_CHUNK_FRAGS + 1], *sgs[] = { sg };
 	u16 i;
 	int err;
@@ -225,10 +229,19 @@ static int rwq_add(struct vtoe_dev *dev, struct vtoe_rxbuf *buf)
 		left -= n;
 	}
 	buf->epoch = dev->epoch;
-	err = virtqueue_add_sgs(dev->vtoe->rwq[buf->class], sgs, 0, 1, buf, GFP_ATOMIC);
+	err = virtqueue_add_sgs(dev->rwq[buf->class], sgs, 0, 1, buf, GFP_ATOMIC);
 	if (!err)
 		dev->rwq_posted[buf->class]++;
 	return err;
+}
+
+/* Nobody's buffer is not in the ring any more. pool_lock */
+static void lose_one(struct vtoe_dev *dev, u32 class)
+{
+	if (dev->pool.free[class] > dev->pool.reserved[class]) {
+		dev->pool.free[class]--;
+		dev->pool.total[class]--;
+	}
 }
 
 /*
@@ -238,40 +251,73 @@ static int rwq_add(struct vtoe_dev *dev, struct vtoe_rxbuf *buf)
 void vtoe_rx_repost(struct vtoe_dev *dev, struct vtoe_sock *vs, struct list_head *bufs)
 {
 	struct vtoe_rxbuf *buf, *next;
+	bool posted, current_epoch;
 	u32 classes = 0;
-	bool posted;
 
 	list_for_each_entry_safe(buf, next, bufs, node) {
 		u8 class = buf->class;
 
 		list_del(&buf->node);
 		spin_lock_bh(&dev->rwq_lock);
-		posted = READ_ONCE(dev->ready) && buf->epoch == dev->epoch &&
-			 !rwq_add(dev, buf);
+		current_epoch = READ_ONCE(dev->ready) && buf->epoch == dev->epoch;
+		posted = current_epoch && !rwq_add(dev, buf);
+		if (current_epoch && !posted) {
+			list_add_tail(&buf->node, &dev->unposted);
+			queue_work(vtoe_wq, &dev->grow_work);
+		}
 		spin_unlock_bh(&dev->rwq_lock);
 		if (posted)
 			classes |= 1u << class;
-		else
+		else if (!current_epoch)
 			rxbuf_free(buf);
-		if (!vs)
-			continue;
+
 		spin_lock_bh(&dev->pool_lock);
-		if (vtoe_epoch_ok(vs->conn))
-			vtoe_rx_reposted(&dev->pool, &vs->rx, class);
+		if (vs && vtoe_epoch_ok(vs->conn)) {
+			if (posted)
+				vtoe_rx_reposted(&dev->pool, &vs->rx, class);
+			else
+				vtoe_rx_lost(&dev->pool, &vs->rx, class);
+		} else if (!vs && current_epoch && !posted) {
+			lose_one(dev, class);
+		}
 		spin_unlock_bh(&dev->pool_lock);
 	}
 	while (classes) {
 		u32 class = __ffs(classes);
 
 		classes &= classes - 1;
-		vtoe_kick(dev, dev->vtoe->rwq[class], &dev->rwq_lock);
+		vtoe_kick(dev, dev->rwq[class], &dev->rwq_lock);
+	}
+}
+
+/* Once more for those that found no room. Process context. */
+void vtoe_rwq_retry(struct vtoe_dev *dev)
+{
+	u32 added[VNET_RWQ_CLASSES] = {}, class;
+	struct vtoe_rxbuf *buf, *next;
+
+	spin_lock_bh(&dev->rwq_lock);
+	list_for_each_entry_safe(buf, next, &dev->unposted, node) {
+		if (rwq_add(dev, buf))
+			break;
+		list_del(&buf->node);
+		added[buf->class]++;
+	}
+	spin_unlock_bh(&dev->rwq_lock);
+	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
+		if (!added[class])
+			continue;
+		spin_lock_bh(&dev->pool_lock);
+		vtoe_pool_add(&dev->pool, class, added[class]);
+		spin_unlock_bh(&dev->pool_lock);
+		vtoe_kick(dev, dev->rwq[class], &dev->rwq_lock);
 	}
 }
 
 /* More buffers into the pool; how many there are now in the ring. */
 u32 vtoe_rwq_fill(struct vtoe_dev *dev, u32 class, u32 count, gfp_t gfp)
 {
-	u32 bytes = dev->vtoe->rwq_buf_size[class], added = 0;
+	u32 bytes = dev->rwq_buf_size[class], added = 0;
 	struct vtoe_rxbuf *buf;
 	int err = 0;
 
@@ -292,7 +338,7 @@ u32 vtoe_rwq_fill(struct vtoe_dev *dev, u32 class, u32 count, gfp_t gfp)
 	vtoe_pool_add(&dev->pool, class, added);
 	spin_unlock_bh(&dev->pool_lock);
 	if (added)
-		vtoe_kick(dev, dev->vtoe->rwq[class], &dev->rwq_lock);
+		vtoe_kick(dev, dev->rwq[class], &dev->rwq_lock);
 	return added;
 }
 
@@ -300,10 +346,7 @@ u32 vtoe_rwq_fill(struct vtoe_dev *dev, u32 class, u32 count, gfp_t gfp)
 static void lose_buffer(struct vtoe_dev *dev, struct vtoe_rxbuf *buf)
 {
 	spin_lock(&dev->pool_lock);
-	if (dev->pool.free[buf->class] > dev->pool.reserved[buf->class]) {
-		dev->pool.free[buf->class]--;
-		dev->pool.total[buf->class]--;
-	}
+	lose_one(dev, buf->class);
 	spin_unlock(&dev->pool_lock);
 	rxbuf_free(buf);
 }
@@ -311,12 +354,12 @@ static void lose_buffer(struct vtoe_dev *dev, struct vtoe_rxbuf *buf)
 /* What was in the ring when we began. Returns the messages. */
 static u32 rwq_poll(struct vtoe_dev *dev, u32 class)
 {
-	u32 max = virtqueue_get_vring_size(dev->vtoe->rwq[class]), done, len;
+	u32 max = virtqueue_get_vring_size(dev->rwq[class]), done, len;
 	struct vtoe_rxbuf *buf;
 
 	for (done = 0; done < max; done++) {
 		spin_lock(&dev->rwq_lock);
-		buf = virtqueue_get_buf(dev->vtoe->rwq[class], &len);
+		buf = virtqueue_get_buf(dev->rwq[class], &len);
 		if (buf)
 			dev->rwq_posted[class]--;
 		spin_unlock(&dev->rwq_lock);
@@ -341,7 +384,7 @@ static int eq_add(struct vtoe_dev *dev, struct vtoe_evbuf *buf)
 	int err;
 
 	sg_init_one(&sg, &buf->ev, sizeof(buf->ev));
-	err = virtqueue_add_sgs(dev->vtoe->eq, sgs, 0, 1, buf, GFP_ATOMIC);
+	err = virtqueue_add_sgs(dev->eq, sgs, 0, 1, buf, GFP_ATOMIC);
 	buf->posted = !err;
 	return err;
 }
@@ -353,7 +396,7 @@ int vtoe_eq_fill(struct vtoe_dev *dev)
 	for (i = 0; i < dev->nr_events; i++)
 		if (!dev->events[i].posted && eq_add(dev, &dev->events[i]))
 			return -EIO;
-	virtqueue_kick(dev->vtoe->eq);
+	virtqueue_kick(dev->eq);
 	return 0;
 }
 
@@ -366,7 +409,7 @@ static u32 eq_collect(struct vtoe_dev *dev, struct vtoe_event *ev, u32 max)
 	struct vtoe_evbuf *buf;
 	u32 n = 0, len;
 
-	while (n < max && (buf = virtqueue_get_buf(dev->vtoe->eq, &len))) {
+	while (n < max && (buf = virtqueue_get_buf(dev->eq, &len))) {
 		buf->posted = false;
 		if (len < offsetof(struct vtoe_event, u))
 			continue;
@@ -378,7 +421,7 @@ static u32 eq_collect(struct vtoe_dev *dev, struct vtoe_event *ev, u32 max)
 			eq_add(dev, buf);
 	}
 	if (n)
-		virtqueue_kick(dev->vtoe->eq);
+		virtqueue_kick(dev->eq);
 	return n;
 }
 
@@ -408,12 +451,12 @@ static bool arm(struct vtoe_dev *dev)
 	u32 class;
 
 	spin_lock(&dev->cr_lock);
-	more |= !virtqueue_enable_cb(dev->vtoe->cr);
+	more |= !virtqueue_enable_cb(dev->cr);
 	spin_unlock(&dev->cr_lock);
-	more |= !virtqueue_enable_cb(dev->vtoe->eq);
+	more |= !virtqueue_enable_cb(dev->eq);
 	spin_lock(&dev->rwq_lock);
 	for (class = 0; class < VNET_RWQ_CLASSES; class++)
-		more |= !virtqueue_enable_cb(dev->vtoe->rwq[class]);
+		more |= !virtqueue_enable_cb(dev->rwq[class]);
 	spin_unlock(&dev->rwq_lock);
 	return more;
 }
@@ -423,6 +466,8 @@ int vtoe_poll_napi(struct napi_struct *napi, int budget)
 	struct vtoe_dev *dev = container_of(napi, struct vtoe_dev, napi);
 	u32 work = 0, n;
 
+	if (!budget) /* netpoll: nothing of ours is its business */
+		return 0;
 	do {
 		n = poll_once(dev);
 		work += n;
@@ -442,6 +487,7 @@ int vtoe_poll_napi(struct napi_struct *napi, int budget)
  */
 void vtoe_rings_drain(struct vtoe_dev *dev)
 {
+	struct vtoe_rxbuf *unposted, *next;
 	struct vtoe_event ev;
 	LIST_HEAD(answers);
 	u32 class, len;
@@ -452,12 +498,18 @@ void vtoe_rings_drain(struct vtoe_dev *dev)
 		;
 	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
 		spin_lock(&dev->rwq_lock);
-		while ((buf = virtqueue_get_buf(dev->vtoe->rwq[class], &len))) {
+		while ((buf = virtqueue_get_buf(dev->rwq[class], &len))) {
 			dev->rwq_posted[class]--;
 			rxbuf_free(buf);
 		}
 		spin_unlock(&dev->rwq_lock);
 	}
+	spin_lock(&dev->rwq_lock);
+	list_for_each_entry_safe(unposted, next, &dev->unposted, node) {
+		list_del(&unposted->node);
+		rxbuf_free(unposted);
+	}
+	spin_unlock(&dev->rwq_lock);
 	swq_run_waiters(dev);
 	vtoe_cr_collect(dev, &answers);
 	vtoe_cr_complete(dev, &answers);

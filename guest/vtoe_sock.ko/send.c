@@ -143,7 +143,8 @@ static void fill_hdr(struct vtoe_sock *vs, struct vtoe_chunk *chunk, u8 type, u8
 	hdr->id = cpu_to_le32(vs->conn->sid);
 	hdr->offset = cpu_to_le64(chunk->offset);
 	spin_lock_bh(&dev->pool_lock);
-	vtoe_rx_grant(&dev->pool, &vs->rx, &hdr->credit);
+	if (vtoe_epoch_ok(vs->conn))
+		vtoe_rx_grant(&dev->pool, &vs->rx, &hdr->credit);
 	spin_unlock_bh(&dev->pool_lock);
 }
 
@@ -216,7 +217,7 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 		want = vs->snd_nxt + n < vs->snd_end &&
 		       !vtoe_tx_may_send(&vs->tx, vs->snd_nxt + n, vs->snd_end - vs->snd_nxt - n,
 					 &dummy);
-		want |= sk->sk_wmem_queued > sk->sk_sndbuf / 2;
+		want |= sk->sk_wmem_queued > sk->sk_sndbuf / 4 * 3;
 		fill_hdr(vs, head, VTOE_MSG_DATA, want ? VTOE_MSG_F_WANT_CREDIT : 0);
 		if (vtoe_swq_post(vs, head)) {
 			vs->tx.sent[class]--;
@@ -250,8 +251,10 @@ bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool
 			chunk_done(vs, chunk);
 		}
 		if (vs->tx.una == vs->snd_end && (sk->sk_shutdown & SEND_SHUTDOWN) &&
-		    (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK))
+		    (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK)) {
 			vtoe_set_state(vs, VTOE_SOCK_T_ACKED);
+			sk->sk_state_change(sk); /* close() may linger */
+		}
 		vs->deadline = jiffies + vtoe_orphan_timeout(vs);
 	}
 	if (vs->tx_next)
@@ -375,12 +378,22 @@ static int send_piece(struct sock *sk, struct msghdr *msg)
 	return n;
 }
 
+static bool is_open(const struct vtoe_sock *vs)
+{
+	const struct sock *sk = &vs->inet.sk;
+
+	return vs->conn && !READ_ONCE(sk->sk_err) &&
+	       !(READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) &&
+	       (1 << READ_ONCE(sk->sk_state)) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT);
+}
+
 int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 {
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);
 	int flags = msg->msg_flags, err = 0, n;
 	int copied = 0;
+	bool hold;
 	long timeo;
 
 	if (vtoe_is_tcp(vs))
@@ -400,20 +413,22 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		if (err)
 			goto out_err;
 	}
-	if (flags & MSG_OOB) {
+	/* We know of no completions to give. */
+	if (flags & MSG_OOB || (flags & MSG_ZEROCOPY && sock_flag(sk, SOCK_ZEROCOPY))) {
 		err = -EOPNOTSUPP;
 		goto out_err;
 	}
 	sk_clear_bit(SOCKWQ_ASYNC_NOSPACE, sk);
-	if (!vs->conn || sk->sk_err || sk->sk_shutdown & SEND_SHUTDOWN) {
+	if (!is_open(vs)) {
 		err = -EPIPE;
 		goto out_err;
 	}
 	/* While we write, softirq posts full chunks only. */
-	if (len > PAGE_SIZE)
+	hold = len > PAGE_SIZE;
+	if (hold)
 		WRITE_ONCE(vs->tx_hold, true);
 	while (msg_data_left(msg)) {
-		if (sk->sk_err || READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) {
+		if (!is_open(vs)) {
 			err = -EPIPE;
 			break;
 		}
@@ -423,6 +438,8 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 			err = sk_stream_wait_memory(sk, &timeo);
 			if (err)
 				break;
+			if (hold)
+				WRITE_ONCE(vs->tx_hold, true);
 			continue;
 		}
 		if (n < 0) {
@@ -431,15 +448,14 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		}
 		copied += n;
 	}
-	flush(vs, flags & MSG_MORE || vs->cork);
-	if (copied)
-		err = 0;
+	if (vs->conn)
+		flush(vs, flags & MSG_MORE || vs->cork);
 out_err:
-	if (err) {
+	/* Room may have come before SOCK_NOSPACE was set: no edge is lost. */
+	if (err == -EAGAIN)
+		sk->sk_write_space(sk);
+	if (err && !copied)
 		err = sk_stream_error(sk, flags, err);
-		if (err == -EAGAIN)
-			sk->sk_write_space(sk);
-	}
 	release_sock(sk);
 	return copied ?: err;
 

@@ -6,6 +6,8 @@
  */
 #include "vtoe.h"
 
+#include <linux/wait_bit.h>
+
 static DEFINE_XARRAY_FLAGS(table, XA_FLAGS_ALLOC1 | XA_FLAGS_LOCK_BH);
 static atomic_t generation;
 
@@ -82,6 +84,8 @@ bool vtoe_sid_remove(struct vtoe_sid *entry)
 {
 	if (xa_cmpxchg_bh(&table, entry->sid & VTOE_SID_INDEX_MASK, entry, NULL, 0) != entry)
 		return false;
+	WRITE_ONCE(entry->gone, true);
+	wake_up_var(&entry->gone);
 	sock_put(vtoe_sock(entry->vs));
 	vtoe_sid_put(entry);
 	return true;
@@ -98,9 +102,12 @@ void vtoe_sid_reset_all(struct vtoe_dev *dev)
 	xa_for_each(&table, index, entry) {
 		struct sock *sk = vtoe_sock(entry->vs);
 
-		if (entry->dev != dev || !refcount_inc_not_zero(&sk->sk_refcnt))
+		if (entry->dev != dev || !refcount_inc_not_zero(&entry->refs))
 			continue;
-		vtoe_sid_get(entry);
+		if (!refcount_inc_not_zero(&sk->sk_refcnt)) {
+			vtoe_sid_put(entry);
+			continue;
+		}
 		if (!entry->listener)
 			vtoe_reset(entry->vs, VTOE_REASON_REMOVED);
 		vtoe_sid_remove(entry);

@@ -152,6 +152,16 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 	return 0;
 }
 
+/* Or will its children be? */
+static bool is_offloaded(const struct vtoe_sock *vs)
+{
+	if (vtoe_is_tcp(vs))
+		return false;
+	return READ_ONCE(vs->conn) ||
+	       (READ_ONCE(vs->inet.sk.sk_state) == VTOE_SOCK_LISTEN &&
+		vs->mode != VNET_MODE_TCP && !vs->pinned);
+}
+
 int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optval,
 		    unsigned int optlen)
 {
@@ -160,6 +170,9 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 	int err;
 
 	if (level == SOL_SOCKET) {
+		/* Nothing would ever complete what is sent with it. */
+		if (optname == SO_ZEROCOPY && is_offloaded(vs))
+			return -EOPNOTSUPP;
 		err = sock_setsockopt(sock, level, optname, optval, optlen);
 		if (err)
 			return err;
@@ -229,9 +242,9 @@ static void fill_info(struct vtoe_sock *vs, struct tcp_info *info)
 	spin_lock_bh(&vs->lock);
 	info->tcpi_state = sk->sk_state;
 	info->tcpi_snd_mss = vs->tx.buf_size[VNET_RWQ_LARGE];
-	info->tcpi_rcv_mss = vs->conn->dev->vtoe->rwq_buf_size[VNET_RWQ_LARGE];
+	info->tcpi_rcv_mss = vs->conn->dev->rwq_buf_size[VNET_RWQ_LARGE];
 	info->tcpi_advmss = info->tcpi_rcv_mss;
-	info->tcpi_pmtu = READ_ONCE(vs->conn->dev->netdev->mtu);
+	info->tcpi_pmtu = vs->conn->dev->mtu;
 	info->tcpi_snd_cwnd = vs->tx.limit[VNET_RWQ_LARGE] - vs->tx.sent[VNET_RWQ_LARGE];
 	info->tcpi_rcv_space = vs->rx.window;
 	info->tcpi_notsent_bytes = vs->snd_end - vs->snd_nxt;
@@ -283,7 +296,7 @@ static int get_offloaded(struct vtoe_sock *vs, int level, int optname, char __us
 		fill_info(vs, &info);
 		return put_opt(optval, optlen, len, &info, sizeof(info));
 	case TCP_MAXSEG:
-		value = READ_ONCE(vs->conn->dev->netdev->mtu) - 40;
+		value = vs->conn->dev->mtu - 40;
 		return put_opt(optval, optlen, len, &value, sizeof(value));
 	}
 	flag = bool_option(vs, optname);

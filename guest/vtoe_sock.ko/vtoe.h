@@ -166,6 +166,7 @@ struct vtoe_sid {
 	bool listener;
 	bool known;	/* SOCKET or ACCEPT was given for it */
 	bool closing;	/* CLOSE was given, or need not be; vs->lock */
+	bool gone;	/* out of the table */
 	struct vtoe_cr close_cr; /* closing must not fail */
 	struct rcu_head rcu;
 };
@@ -247,8 +248,11 @@ struct vtoe_dev {
 	struct list_head node; /* vtoe_devs */
 	struct kref ref;
 	struct rcu_head rcu;
-	struct vnpv_vtoe *vtoe;
+	struct vnpv_vtoe *vtoe;	/* it, netdev and the queues: only while epoch lasts */
 	struct net_device *netdev;
+	struct virtqueue *cr, *eq, *swq, *rwq[VNET_RWQ_CLASSES];
+	u32 rwq_buf_size[VNET_RWQ_CLASSES];
+	u32 mtu;
 	struct napi_struct napi;
 	struct work_struct state_work;
 	struct work_struct grow_work;
@@ -264,6 +268,7 @@ struct vtoe_dev {
 	spinlock_t cr_lock; /* CR, cr_queue, cr_open */
 	struct list_head cr_queue; /* found no room in the ring */
 	bool cr_open;	/* the ring may be used */
+	u32 cr_used;
 
 	spinlock_t swq_lock; /* SWQ, swq_waiters */
 	struct list_head swq_waiters;
@@ -271,6 +276,7 @@ struct vtoe_dev {
 
 	spinlock_t rwq_lock; /* RWQs */
 	u32 rwq_posted[VNET_RWQ_CLASSES];
+	struct list_head unposted; /* found no room in the ring; not in the pool */
 
 	spinlock_t pool_lock; /* pool, and every rx credit against it */
 	struct vtoe_pool pool;
@@ -293,6 +299,16 @@ static inline bool vtoe_is_tcp(const struct vtoe_sock *vs)
 {
 	/* pairs with vtoe_take_tcp() */
 	return smp_load_acquire(&vs->path) == VNET_PATH_TCP;
+}
+
+/*
+ * The peer has more to send and nothing to send it with until something is
+ * read: what is here must do, whatever amount a reader waits for.
+ */
+static inline bool vtoe_rx_starved(const struct vtoe_sock *vs)
+{
+	return READ_ONCE(vs->rx.want) &&
+	       READ_ONCE(vs->rx.limit[VNET_RWQ_SMALL]) == READ_ONCE(vs->rx.got[VNET_RWQ_SMALL]);
 }
 
 static inline u64 vtoe_readable(const struct vtoe_sock *vs)
@@ -367,6 +383,7 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len);
 void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev);
 bool vtoe_rx_check_fin(struct vtoe_sock *vs);
 void vtoe_rx_purge(struct vtoe_sock *vs);
+bool vtoe_rx_ready(const struct vtoe_sock *vs);
 void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev);
 
 /* poll.c */
@@ -428,6 +445,7 @@ void vtoe_swq_wait(struct vtoe_sock *vs); /* vs->lock */
 void vtoe_kick(struct vtoe_dev *dev, struct virtqueue *vq, spinlock_t *lock);
 void vtoe_kick_swq(struct vtoe_dev *dev);
 void vtoe_rx_repost(struct vtoe_dev *dev, struct vtoe_sock *vs, struct list_head *bufs);
+void vtoe_rwq_retry(struct vtoe_dev *dev);
 u32 vtoe_rwq_fill(struct vtoe_dev *dev, u32 class, u32 count, gfp_t gfp);
 int vtoe_eq_fill(struct vtoe_dev *dev);
 void vtoe_rings_drain(struct vtoe_dev *dev);

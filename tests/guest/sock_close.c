@@ -18,6 +18,7 @@ static void client(void)
 	struct pollfd pfd = { .events = POLLIN };
 	static char buf[300000];
 	uint64_t sum;
+	time_t start;
 	int fd, value, i;
 
 	signal(SIGPIPE, on_pipe);
@@ -45,7 +46,9 @@ static void client(void)
 	fd = call(SUM);
 	check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &soft, sizeof(soft)) == 0);
 	write_all(fd, buf, sizeof(buf));
+	start = time(NULL);
 	check(close(fd) == 0);
+	check(time(NULL) - start < 5); /* and no longer */
 
 	/* reset by the peer: an error once, then end of file; EPIPE */
 	fd = call(RESET);

@@ -19,6 +19,28 @@ static void expect_tcp(int fd, uint32_t reason)
 	check(!strcmp(path.reason_name, vtoe_reason_name(reason)));
 }
 
+static void again(const struct addr *own, struct addr *at, bool unspec)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	int fd, listener = vnet_socket(own->v6), one = 1;
+
+	check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0);
+	check(bind(listener, sa(at), at->len) == 0);
+	check(listen(listener, 5) == 0);
+	check(unspec ? connect(listener, &none, sizeof(none)) == 0 :
+		       shutdown(listener, SHUT_RD) == 0);
+	fd = vnet_socket(own->v6);
+	check(connect(fd, sa(at), at->len) == -1 && errno == ECONNREFUSED);
+	close(fd);
+	check(listen(listener, 5) == 0);
+	fd = vnet_socket(own->v6);
+	check(connect(fd, sa(at), at->len) == 0);
+	check_offloaded(fd);
+	close(fd);
+	close(accept(listener, NULL, NULL));
+	close(listener);
+}
+
 static void client(void)
 {
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT };
@@ -101,7 +123,20 @@ static void client(void)
 	check(setsockopt(fd, SOL_VNET, VNET_SO_MODE, &value, sizeof(value)) == 0);
 	check(connect(fd, sa(&plain), plain.len) == -1);
 	check(errno == ECONNREFUSED || errno == ENETUNREACH);
+	/* such a socket takes no data, and may try again */
+	check(send(fd, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	check(connect(fd, sa(&plain), plain.len) == -1);
+	check(connect(fd, sa(&peer), peer.len) == 0);
+	check_offloaded(fd);
+	buf[0] = ECHO;
+	write_all(fd, buf, 1);
+	write_all(fd, "again", 5);
+	check(read_full(fd, buf, 5) == 5 && !memcmp(buf, "again", 5));
 	close(fd);
+
+	/* a listener shut down, or disconnected, may listen again over the offload */
+	again(&own, &closed, false);
+	again(&own, &closed, true);
 
 	/* TCP only */
 	fd = vnet_socket(peer.v6);

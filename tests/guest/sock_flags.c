@@ -4,6 +4,38 @@
 
 #include "sock_common.h"
 
+/*
+ * Small writes use up the receiver's buffers, long before the low-water mark:
+ * poll() and MSG_PEEK say what there is, or nobody would ever go on.
+ */
+static void starved(void)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	static char buf[5000];
+	int fd = call(ECHO), value = 1 << 20, sent, i;
+
+	check(setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)) == 0);
+	for (sent = 1; sent < (int)sizeof(buf); sent++) {
+		write_all(fd, "x", 1);
+		for (i = 0; i < 300; i++) {
+			check(ioctl(fd, FIONREAD, &value) == 0);
+			if (value == sent)
+				break;
+			usleep(1000);
+		}
+		if (value != sent)
+			break;
+	}
+	check(sent < (int)sizeof(buf));
+	pfd.fd = fd;
+	check(poll(&pfd, 1, 10000) == 1);
+	check(recv(fd, buf, (size_t)sent, MSG_PEEK | MSG_WAITALL) >= value);
+	value = 1;
+	check(setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)) == 0);
+	check(read_full(fd, buf, (size_t)sent) == (size_t)sent);
+	close(fd);
+}
+
 static void client(void)
 {
 	struct timeval tv = { .tv_usec = 100000 };
@@ -77,4 +109,6 @@ static void client(void)
 	check(recv(fd, (void *)8, 1, 0) == -1 && errno == EFAULT);
 	check(recv(fd, buf, 1, 0) == 1 && buf[0] == 'e');
 	close(fd);
+
+	starved();
 }

@@ -67,6 +67,9 @@ static void client(void)
 	check(getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, &len) == 0 && value == 128 << 10);
 	/* wire options of TCP have no meaning here */
 	check(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 3) == -1);
+	value = 1;
+	check(setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &value, sizeof(value)) == -1 &&
+	      errno == EOPNOTSUPP);
 	value = VNET_MODE_TCP;
 	check(setsockopt(fd, SOL_VNET, VNET_SO_MODE, &value, sizeof(value)) == -1);
 	close(fd);

@@ -93,6 +93,28 @@ static void test_block(void)
 		ok(why, "with a reason: %s", why ? why : "none");        \
 	} while (0)
 
+/* Buffer sizes that are no good cost the VM its offload, not its Ethernet. */
+static void test_block_sizes(void)
+{
+	static const u32 bad[][2] = {
+		{ 0, 65536 }, { 1024, 0 }, { 65536, 1024 }, { 1024, (1 << 20) + 1 },
+		{ 0xffffffff, 0xffffffff },
+	};
+	struct vnpv_block block;
+	const char *why = "";
+	unsigned int i;
+
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct vnet_vendor_block wire = good_block();
+
+		wire.rwq_buf_size[VNET_RWQ_SMALL] = htole32(bad[i][0]);
+		wire.rwq_buf_size[VNET_RWQ_LARGE] = htole32(bad[i][1]);
+		ok(!vnpv_block_parse(&wire, &block, &why) &&
+		       block.vtoe_state == VNET_VTOE_ABSENT,
+		   "buffers of %u and %u bytes: no offload", bad[i][0], bad[i][1]);
+	}
+}
+
 static void test_block_refused(void)
 {
 	REFUSED(magic, 0, -ENODEV, "no magic");
@@ -246,6 +268,7 @@ int main(void)
 {
 	test_block();
 	test_block_refused();
+	test_block_sizes();
 	test_encap();
 	test_train();
 	test_train_dropped();
