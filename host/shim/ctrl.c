@@ -88,6 +88,9 @@ void shim_ctrl_run(struct shim *shim, struct shim_queue *q)
 			virtq_push(&q->vq, chain.head, answer(shim, &chain));
 			budget--;
 		}
+		/* a round of nothing but malformed chains counts, too */
+		if (budget)
+			budget--;
 		virtq_publish_notify(&q->vq);
 		if (ret < 0) {
 			shim_queue_broken(q);
