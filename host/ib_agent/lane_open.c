@@ -30,13 +30,29 @@
 #include <openssl/crypto.h>
 
 #define GREETING_MAX 64
-#define CONGESTION "cubic"
 #define USER_TIMEOUT_MS 5000
 #define KEEP_IDLE_S 3
 #define KEEP_INTERVAL_S 1
 #define KEEP_COUNT 3
 
 /* ---- sockets ---- */
+
+/*
+ * Not the host's default: that may be one that paces (bbr), which spaces out by
+ * timers what guests wait for. Where cubic is restricted to privileged processes
+ * (tcp_allowed_congestion_control) or absent, reno is there.
+ */
+static void set_congestion(int fd)
+{
+	static const char *const names[] = { "cubic", "reno" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, names[i],
+			       (socklen_t)strlen(names[i])) == 0)
+			return;
+	log_warn("lane: the host's default congestion control stays: %s",
+		 strerror(errno));
+}
 
 static void set_options(int fd)
 {
@@ -51,14 +67,7 @@ static void set_options(int fd)
 		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
 	};
 
-	/*
-	 * Not the host's default: that may be one that paces (bbr), which
-	 * spaces out by timers what guests wait for. Absent in some kernels.
-	 */
-	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, CONGESTION,
-		       sizeof(CONGESTION) - 1) < 0)
-		log_debug("lane: no congestion control \"%s\": %s", CONGESTION,
-			  strerror(errno));
+	set_congestion(fd);
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
 		if (setsockopt(fd, options[i].level, options[i].name,
 			       &options[i].value, sizeof(int)) < 0)

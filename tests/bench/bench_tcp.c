@@ -34,6 +34,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -280,22 +281,39 @@ struct stream {
 };
 
 static pthread_barrier_t start_line;
+static volatile sig_atomic_t time_is_up;
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+	time_is_up = 1;
+}
+
+/* To read the clock after each write would be measured, too. */
+static void start_alarm(void)
+{
+	const struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
+	struct itimerval after = { { 0 }, { 0 } };
+
+	after.it_value.tv_sec = (time_t)seconds;
+	after.it_value.tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6);
+	if (sigaction(SIGALRM, &action, NULL) || setitimer(ITIMER_REAL, &after, NULL))
+		die("timer");
+}
 
 static void *run_stream(void *arg)
 {
 	struct stream *s = arg;
 	char *buf = alloc(size);
 	uint64_t got = 0;
-	double stop;
 	int fd = connect_kind('S');
 
 	pthread_barrier_wait(&start_line);
-	stop = now() + seconds;
 	do {
 		if (write_all(fd, buf, size))
 			die("write");
 		s->bytes += size;
-	} while (now() < stop);
+	} while (!time_is_up);
 	if (shutdown(fd, SHUT_WR))
 		die("shutdown");
 	if (read_all(fd, &got, sizeof(got)) != 1)
@@ -323,6 +341,7 @@ static void stream(void)
 	for (i = 0; i < conns; i++)
 		if (pthread_create(&all[i].thread, NULL, run_stream, &all[i]))
 			die("thread");
+	start_alarm();
 	pthread_barrier_wait(&start_line);
 	start = now();
 	for (i = 0; i < conns; i++) {

@@ -60,6 +60,11 @@ class Topology:
                       "link add %s type veth peer name eth0 netns %s" % (h.name, h.name),
                       "link set %s mtu %d master br0 up" % (h.name, mtu)]
         run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
+        # A wire has no firewall: where br_netfilter is there, it looks at every frame.
+        for family in ("ip", "ip6", "arp"):
+            knob = "/proc/sys/net/bridge/bridge-nf-call-%stables" % family
+            if os.path.exists(knob):
+                self.write(knob, "0\n")
         for h in self.hosts:
             run(["ip", "-n", h.name, "-batch", "-"],
                 "link set lo up\nlink set eth0 mtu %d up\naddr add %s/24 dev eth0\n" % (mtu, h.ip))
@@ -85,8 +90,7 @@ class Topology:
                 "key-file " + key,
                 "socket " + h.agent_socket,
                 "fabric " + fabric,
-                # Measured: 20 us of polling before sleep raise a stream by 40 % on two cores; 60 us cost round trips.
-                "poll adaptive 20",
+                "poll " + self.opt["poll"],
             ]))
         for g in self.guests:
             self.write(self.shim_config(g), self.shim_text(g))
