@@ -110,7 +110,7 @@ def supervise(options, fd):
 def up(name, peer):
     lifecycle.start_supervisor = start_supervisor
     lifecycle.up({"name": name, "peer": peer, "guests": 2, "hosts": 2, "kind": "fast", "kernel": "fast", "driver": "none",
-                  "fabric": "auto", "encap": "vxlan", "form": "segmented", "mtu": MTU, "link_mtu": 1500, "poll": "event", "queues": 1,
+                  "fabric": "auto", "encap": "vxlan", "form": "segmented", "mtu": MTU, "link_mtu": 1500, "poll": "event", "pin": True, "queues": 1,
                   "mem": "512M", "device": False, "boot_timeout": 30})
 
 

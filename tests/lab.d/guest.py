@@ -49,8 +49,8 @@ class GuestLine:
                "TMPDIR": "/dev/shm"}
         with theirs:
             self.child = self.lab.children.start(
-                "guest", self.guest.name, self.command(theirs.fileno()), log=self.log, netns=self.guest.host.name,
-                env=env, pass_fds=[theirs.fileno()])
+                "guest", self.guest.name, self.command(theirs.fileno()), log=self.log, cpus=self.guest.cpus,
+                netns=self.guest.host.name, env=env, pass_fds=[theirs.fileno()])
         reader, self.writer = await asyncio.open_connection(sock=ours)
         self.hello = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self.read_line(reader))

@@ -40,8 +40,10 @@ class Children:
         self.used = {}          # (role, name) -> seconds of ended children
         self.on_end = lambda child: None
 
-    def start(self, role, name, argv, *, log, netns=None, env=None, pass_fds=()):
-        """Start a program with its output in the file `log`, inside a named network namespace if one is given."""
+    def start(self, role, name, argv, *, log, cpus=None, netns=None, env=None, pass_fds=()):
+        """Start a program with its output in the file `log`, on these CPUs and inside a named network namespace if given."""
+        if cpus:
+            argv = ["taskset", "--cpu-list", ",".join(map(str, cpus))] + argv
         if netns:
             argv = ["nsenter", "--net=/run/netns/" + netns, "--"] + argv
         with open(log, "ab", buffering=0) as out:

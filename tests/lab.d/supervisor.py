@@ -87,7 +87,8 @@ class Lab:
         loop.add_reader(notify.sock, readable)
         env = dict(os.environ, NOTIFY_SOCKET=notify.path)
         self.daemons[key] = self.children.start(
-            role, name, [program, "--config", config], log=self.daemon_log(role, name), netns=host.name, env=env)
+            role, name, [program, "--config", config], log=self.daemon_log(role, name), cpus=host.cpus,
+            netns=host.name, env=env)
         try:
             await asyncio.wait_for(ready, DAEMON_TIMEOUT)
         except asyncio.TimeoutError:

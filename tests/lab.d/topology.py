@@ -21,11 +21,22 @@ class Guest:
         self.mac = common.guest_mac(j)
         self.ip4 = common.INNER4 % j
         self.ip6 = common.INNER6 % j
+        # A guest is one virtual CPU: it stays where it is, as operators pin them.
+        self.cpus = [host.cpus[j % len(host.cpus)]] if host.cpus else None
+
+
+def share(i, count):
+    """The CPUs of the i-th of count hosts: machines do not share theirs, unless there are not enough."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < count:
+        return cpus
+    return cpus[(i - 1) * len(cpus) // count:i * len(cpus) // count]
 
 
 class Host:
-    def __init__(self, i, state):
+    def __init__(self, i, state, cpus):
         self.i = i
+        self.cpus = cpus
         self.name = common.host_name(i)
         self.ip = common.UNDERLAY % i
         self.dir = os.path.join(state, self.name)
@@ -37,7 +48,8 @@ class Topology:
     def __init__(self, options, state):
         self.opt = options
         self.state = state
-        self.hosts = [Host(i + 1, state) for i in range(options["hosts"])]
+        self.hosts = [Host(i + 1, state, share(i + 1, options["hosts"]) if options["pin"] else None)
+                      for i in range(options["hosts"])]
         self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)]) for j in range(options["guests"])]
 
     def front(self, guest):
