@@ -9,9 +9,8 @@
  * the agent says so.
  * With unread data, or with a linger time of zero, the peer is reset.
  *
- * CLOSE must not overtake what was posted to the SWQ before (the last
- * acknowledgement above all), so it waits until the ring has given everything
- * back (vtoe_close_check).
+ * CLOSE overtakes nothing that was posted to the SWQ before it (the last
+ * acknowledgement above all): the agent sees to that, vnet_vtoe.h.
  */
 #include "vtoe.h"
 
@@ -72,10 +71,7 @@ void vtoe_close_check(struct vtoe_sock *vs)
 	if (vs->rx.consumed != vs->rcv_final || vs->rx.acked != vs->rx.consumed ||
 	    vs->tx.una != vs->snd_end)
 		return;
-	if (atomic_read(&vs->swq_posted))
-		vtoe_swq_wait(vs);
-	else
-		vtoe_cmd_close(conn, false);
+	vtoe_cmd_close(conn, false);
 }
 
 unsigned long vtoe_orphan_timeout(const struct vtoe_sock *vs)

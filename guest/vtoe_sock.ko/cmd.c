@@ -4,11 +4,18 @@
  * CONNECT go out together. NAPI collects the answers; a command's done() runs
  * there, or, with REMOVED, when the epoch ends. What finds the ring full waits
  * in a list.
+ *
+ * Most answers are no news: an event follows, or only memory waits for them.
+ * Such commands are lazy. While there are no others under way the queue does not
+ * interrupt; their answers are collected whenever NAPI runs, LAZY_DELAY later
+ * at the latest.
  */
 #include "vtoe.h"
 
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
+
+#define LAZY_DELAY msecs_to_jiffies(4)
 
 struct vtoe_cr *vtoe_cr_alloc(u16 opcode, struct vtoe_sid *entry, gfp_t gfp)
 {
@@ -18,6 +25,7 @@ struct vtoe_cr *vtoe_cr_alloc(u16 opcode, struct vtoe_sid *entry, gfp_t gfp)
 		return NULL;
 	cr->cmd.opcode = cpu_to_le16(opcode);
 	cr->entry = entry;
+	cr->lazy = true;
 	if (entry)
 		cr->cmd.sid = cpu_to_le32(entry->sid);
 	return cr;
@@ -40,7 +48,7 @@ static int cr_add(struct vtoe_dev *dev, struct vtoe_cr *cr)
 /* False: the queue is closed, and the command is still the caller's. */
 bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 {
-	bool open;
+	bool open, lazy = cr->lazy, collect = false;
 
 	spin_lock_bh(&dev->cr_lock);
 	open = dev->cr_open;
@@ -52,13 +60,30 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 		}
 		if (!list_empty(&dev->cr_queue) || cr_add(dev, cr))
 			list_add_tail(&cr->node, &dev->cr_queue);
+		/* Those whose answers were not looked at must be collected first. */
+		if (!cr->lazy && !dev->cr_urgent++)
+			collect = !virtqueue_enable_cb(dev->cr);
 		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_COMMANDS, 1);
 	}
+	if (collect)
+		napi_schedule(&dev->napi);
 	spin_unlock_bh(&dev->cr_lock);
 	if (!open)
 		return false;
 	vtoe_kick(dev, dev->cr, &dev->cr_lock);
+	if (lazy && !delayed_work_pending(&dev->lazy_work))
+		queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
 	return true;
+}
+
+void vtoe_cr_lazy_work(struct work_struct *work)
+{
+	struct vtoe_dev *dev = container_of(to_delayed_work(work), struct vtoe_dev, lazy_work);
+
+	local_bh_disable();
+	if (READ_ONCE(dev->cr_used))
+		napi_schedule(&dev->napi);
+	local_bh_enable();
 }
 
 /* Answers, oldest first. */
@@ -71,6 +96,8 @@ void vtoe_cr_collect(struct vtoe_dev *dev, struct list_head *done)
 	spin_lock_bh(&dev->cr_lock);
 	while ((cr = virtqueue_get_buf(dev->cr, &len))) {
 		dev->cr_used--;
+		if (!cr->lazy)
+			dev->cr_urgent--;
 		cr->status = len < offsetofend(struct vtoe_reply, sid) ?
 			     VTOE_REASON_REMOVED : le32_to_cpu(cr->reply.status);
 		list_add_tail(&cr->node, done);
@@ -94,8 +121,11 @@ void vtoe_cr_set_open(struct vtoe_dev *dev, bool open, struct list_head *rest)
 	spin_lock_bh(&dev->cr_lock);
 	dev->cr_open = open;
 	if (!open) {
-		list_for_each_entry(cr, &dev->cr_queue, node)
+		list_for_each_entry(cr, &dev->cr_queue, node) {
 			cr->status = VTOE_REASON_REMOVED;
+			if (!cr->lazy)
+				dev->cr_urgent--;
+		}
 		list_splice_tail_init(&dev->cr_queue, rest);
 	}
 	spin_unlock_bh(&dev->cr_lock);
@@ -154,6 +184,7 @@ u32 vtoe_cr_call(struct vtoe_dev *dev, struct vtoe_cmd *cmd, struct vtoe_reply *
 		return VTOE_REASON_LIMIT;
 	init_completion(&call.done);
 	cr->cmd = *cmd;
+	cr->lazy = false;
 	cr->waiter = (struct completion *)&call;
 	cr->done = call_done;
 	if (!vtoe_cr_send(dev, cr)) {
@@ -270,6 +301,7 @@ int vtoe_cmd_accept(struct vtoe_sid *entry, u32 cid)
 	if (!cr)
 		return -ENOMEM;
 	cr->done = accept_done;
+	cr->lazy = false; /* accept() waits for the child */
 	cr->cmd.u.accept.cid = cpu_to_le32(cid);
 	spin_lock_bh(&vs->lock);
 	spin_lock(&dev->pool_lock);
@@ -336,6 +368,7 @@ void vtoe_cmd_close(struct vtoe_sid *entry, bool abort)
 		return;
 	entry->closing = true;
 	cr->embedded = true;
+	cr->lazy = true;
 	cr->entry = entry;
 	cr->done = close_done;
 	cr->cmd.opcode = cpu_to_le16(VTOE_CMD_CLOSE);

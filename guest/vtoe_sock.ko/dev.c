@@ -88,6 +88,7 @@ static void epoch_end(struct vtoe_dev *dev)
 	vtoe_cr_set_open(dev, false, &rest);
 	napi_disable(&dev->napi);
 	cancel_work_sync(&dev->grow_work);
+	cancel_delayed_work_sync(&dev->lazy_work);
 	spin_lock_bh(&dev->pool_lock);
 	WRITE_ONCE(dev->epoch, 0);
 	memset(&dev->pool, 0, sizeof(dev->pool));
@@ -255,6 +256,7 @@ static int vtoe_probe(struct auxiliary_device *adev, const struct auxiliary_devi
 	}
 	INIT_WORK(&dev->state_work, state_work);
 	INIT_WORK(&dev->grow_work, grow_work);
+	INIT_DELAYED_WORK(&dev->lazy_work, vtoe_cr_lazy_work);
 	spin_lock_init(&dev->cr_lock);
 	spin_lock_init(&dev->swq_lock);
 	spin_lock_init(&dev->rwq_lock);

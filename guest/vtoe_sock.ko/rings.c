@@ -8,7 +8,8 @@
  * before the answer to CLOSE) is missed.
  *
  * The SWQ is reaped when something is posted, and here; its interrupt is on
- * only while somebody waits for room, or for its end.
+ * only while somebody waits for room. That of the CR is on while there is a
+ * command whose answer cannot wait, cmd.c.
  */
 #include "vtoe.h"
 
@@ -91,7 +92,6 @@ static void swq_reap(struct vtoe_dev *dev)
 		dev->swq_used--;
 		chunk->vs = NULL;
 		vtoe_chunk_put(chunk);
-		atomic_dec(&vs->swq_posted);
 		sock_put(vtoe_sock(vs));
 	}
 }
@@ -118,7 +118,6 @@ int vtoe_swq_post(struct vtoe_sock *vs, struct vtoe_chunk *chunk)
 		refcount_inc(&chunk->refs);
 		chunk->vs = vs;
 		sock_hold(vtoe_sock(vs));
-		atomic_inc(&vs->swq_posted);
 		dev->swq_used++;
 	}
 	spin_unlock_bh(&dev->swq_lock);
@@ -451,7 +450,8 @@ static bool arm(struct vtoe_dev *dev)
 	u32 class;
 
 	spin_lock(&dev->cr_lock);
-	more |= !virtqueue_enable_cb(dev->cr);
+	if (dev->cr_urgent)
+		more |= !virtqueue_enable_cb(dev->cr);
 	spin_unlock(&dev->cr_lock);
 	more |= !virtqueue_enable_cb(dev->eq);
 	spin_lock(&dev->rwq_lock);

@@ -151,6 +151,7 @@ struct vtoe_cr {
 	struct completion *waiter;
 	u32 status;
 	bool embedded;		/* in its vtoe_sid */
+	bool lazy;		/* its answer can wait for the next interrupt */
 	struct vtoe_cmd cmd;
 	struct vtoe_reply reply;
 };
@@ -227,8 +228,7 @@ struct vtoe_sock {
 	bool tx_hold;	/* the last chunk waits for more (MSG_MORE, cork) */
 	unsigned long hold_until;
 	bool want_told;
-	struct list_head swq_node; /* waits for room in the SWQ, or its end */
-	atomic_t swq_posted;
+	struct list_head swq_node; /* waits for room in the SWQ */
 
 	/* receive queue, by offset */
 	struct list_head rx_queue;
@@ -269,6 +269,8 @@ struct vtoe_dev {
 	struct list_head cr_queue; /* found no room in the ring */
 	bool cr_open;	/* the ring may be used */
 	u32 cr_used;
+	u32 cr_urgent;	/* commands under way that are not lazy */
+	struct delayed_work lazy_work;
 
 	spinlock_t swq_lock; /* SWQ, swq_waiters */
 	struct list_head swq_waiters;
@@ -456,6 +458,7 @@ void vtoe_pool_close(struct vtoe_sid *entry);
 /* cmd.c */
 struct vtoe_cr *vtoe_cr_alloc(u16 opcode, struct vtoe_sid *entry, gfp_t gfp);
 bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr);
+void vtoe_cr_lazy_work(struct work_struct *work);
 void vtoe_cr_collect(struct vtoe_dev *dev, struct list_head *done);
 void vtoe_cr_complete(struct vtoe_dev *dev, struct list_head *done);
 void vtoe_cr_set_open(struct vtoe_dev *dev, bool open, struct list_head *rest);
