@@ -377,6 +377,10 @@ static struct sock *accept_inner(struct vtoe_sock *vs)
 	struct socket *inner;
 	int err;
 
+	/* kernel_accept() makes a socket before it looks. */
+	if (vs->inner->sk->sk_state == TCP_LISTEN &&
+	    reqsk_queue_empty(&inet_csk(vs->inner->sk)->icsk_accept_queue))
+		return ERR_PTR(-EAGAIN);
 	err = kernel_accept(vs->inner, &inner, O_NONBLOCK);
 	if (err)
 		return ERR_PTR(err);
