@@ -20,23 +20,18 @@
  * class, and one for control messages with receive buffers of the agent's own:
  * a SEND always uses up a receive buffer, and a guest's are spoken for.
  */
-enum lane_kind { KIND_SMALL = VNET_RWQ_SMALL, KIND_LARGE = VNET_RWQ_LARGE, KIND_CTRL, KINDS };
+enum lane_kind {
+	KIND_SMALL = VNET_LANE_QP_SMALL,
+	KIND_LARGE = VNET_LANE_QP_LARGE,
+	KIND_CTRL = VNET_LANE_QP_CONTROL,
+	KINDS,
+};
+_Static_assert(VNET_LANE_QP_SMALL == VNET_RWQ_SMALL && VNET_LANE_QP_LARGE == VNET_RWQ_LARGE,
+	       "a queue pair's kind is its class");
 
 #define CTRL_BUFS 16
 #define RWQ_NUM_MAX 512
 #define SWQ_NUM_MAX 256
-
-/* Private data of a connect request and of its acceptance; at most 56 bytes. */
-struct lane_cm {
-	__le32 magic; /* VNET_PEER_MAGIC */
-	__le16 version;
-	__u8 lane;
-	__u8 kind;
-	__le32 recv_bufs; /* of the control queue pair */
-	__u8 token[VNET_TOKEN_LEN];
-	__u8 reserved[12];
-};
-VNET_ASSERT_SIZE(lane_cm, 56);
 
 /* A control message: the common header and, for a reset, what was sent in all. */
 struct ctrl_msg {

@@ -20,8 +20,12 @@
 #define CM_TIMEOUT_MS 5000
 #define OWN_MEM (1u << 20)
 
-static const __u8 good_token[VNET_TOKEN_LEN] = "one-time token of the two agents";
-static const __u8 bad_token[VNET_TOKEN_LEN] = "some other token of the same len";
+/* The agents' control channel is not part of this: one token per lane is known. */
+static const __u8 good_token[N_LANES][VNET_TOKEN_LEN] = {
+	"token of the first lane ........",
+	"token of the second lane .......",
+};
+static const __u8 bad_token[VNET_TOKEN_LEN] = "some other token of that length";
 
 static int set_nonblock(int fd)
 {
@@ -128,19 +132,18 @@ static int port_create_qp(struct agent *a, struct lane_port *port)
 	return 0;
 }
 
-static void fill_cm(struct lane_cm *cm, const struct lane_port *port, const __u8 *token)
+static void fill_cm(struct vnet_lane_cm *cm, const struct lane_port *port, const __u8 *token)
 {
-	*cm = (struct lane_cm){
+	*cm = (struct vnet_lane_cm){
 		.magic = htole32(VNET_PEER_MAGIC),
 		.version = htole16(VNET_PEER_VERSION),
-		.lane = port->lane->number,
 		.kind = port->kind,
 		.recv_bufs = htole32(port->kind == KIND_CTRL ? CTRL_BUFS : 0),
 	};
 	memcpy(cm->token, token, VNET_TOKEN_LEN);
 }
 
-static void fill_param(struct rdma_conn_param *param, const struct lane_cm *cm)
+static void fill_param(struct rdma_conn_param *param, const struct vnet_lane_cm *cm)
 {
 	*param = (struct rdma_conn_param){
 		.private_data = cm,
@@ -151,17 +154,28 @@ static void fill_param(struct rdma_conn_param *param, const struct lane_cm *cm)
 	};
 }
 
-/* The peer's private data, which the CM pads to its own maximum. */
-static const struct lane_cm *check_cm(struct agent *a, const struct rdma_conn_param *param)
+/*
+ * The port that the peer's private data, which the CM pads to its own maximum,
+ * is about; its control queue pair says what the peer can take. NULL: refused.
+ */
+static struct lane_port *check_cm(struct agent *a, const struct rdma_conn_param *param)
 {
-	const struct lane_cm *cm = param->private_data;
+	const struct vnet_lane_cm *cm = param->private_data;
+	unsigned int i;
 
 	a->stats.cm_private_len = param->private_data_len;
 	if (param->private_data_len < sizeof(*cm) || le32toh(cm->magic) != VNET_PEER_MAGIC ||
-	    le16toh(cm->version) != VNET_PEER_VERSION || cm->lane >= N_LANES || cm->kind >= KINDS ||
-	    memcmp(cm->token, good_token, VNET_TOKEN_LEN))
+	    le16toh(cm->version) != VNET_PEER_VERSION || cm->kind >= KINDS || cm->reserved ||
+	    cm->reserved1)
 		return NULL;
-	return cm;
+	for (i = 0; i < N_LANES; i++)
+		if (!memcmp(cm->token, good_token[i], VNET_TOKEN_LEN))
+			break;
+	if (i == N_LANES)
+		return NULL;
+	if (cm->kind == KIND_CTRL)
+		a->lane[i].ctrl_limit = le32toh(cm->recv_bufs);
+	return &a->lane[i].port[cm->kind];
 }
 
 int lanes_connect(struct agent *a)
@@ -209,14 +223,12 @@ bool lanes_up(const struct agent *a)
 
 static void connect_request(struct agent *a, struct rdma_cm_event *event)
 {
-	const struct lane_cm *cm = check_cm(a, &event->param.conn);
+	struct lane_port *port = check_cm(a, &event->param.conn);
 	__le32 reason = htole32(VTOE_REASON_PROTOCOL);
 	struct rdma_conn_param param;
-	struct lane_port *port;
-	struct lane_cm mine;
+	struct vnet_lane_cm mine;
 
-	port = cm ? &a->lane[cm->lane].port[cm->kind] : NULL;
-	if (!cm || port->id) {
+	if (!port || port->id) {
 		a->refused = true;
 		rdma_reject(event->id, &reason, sizeof(reason));
 		rdma_destroy_id(event->id);
@@ -224,9 +236,7 @@ static void connect_request(struct agent *a, struct rdma_cm_event *event)
 	}
 	port->id = event->id;
 	port->id->context = port;
-	if (port->kind == KIND_CTRL)
-		port->lane->ctrl_limit = le32toh(cm->recv_bufs);
-	fill_cm(&mine, port, good_token);
+	fill_cm(&mine, port, good_token[port->lane->number]);
 	fill_param(&param, &mine);
 	if (port_create_qp(a, port) || rdma_accept(port->id, &param))
 		agent_fail(a, "accepting a queue pair: %s", strerror(errno));
@@ -237,9 +247,9 @@ static void route_resolved(struct agent *a, struct lane_port *port, struct rdma_
 {
 	bool bad = id == a->bad_id;
 	struct rdma_conn_param param;
-	struct lane_cm cm;
+	struct vnet_lane_cm cm;
 
-	fill_cm(&cm, port, bad ? bad_token : good_token);
+	fill_cm(&cm, port, bad ? bad_token : good_token[port->lane->number]);
 	fill_param(&param, &cm);
 	if (bad)
 		param.qp_num = 0x123456; /* it is refused before anyone uses it */
@@ -251,17 +261,10 @@ static void route_resolved(struct agent *a, struct lane_port *port, struct rdma_
 
 static void established(struct agent *a, struct lane_port *port, struct rdma_cm_event *event)
 {
-	const struct lane_cm *cm;
-
-	if (a->cfg.host == 1) {
-		cm = check_cm(a, &event->param.conn);
-		if (!cm) {
-			agent_fail(a, "the acceptance carries %u bytes of wrong private data",
-				   event->param.conn.private_data_len);
-			return;
-		}
-		if (port->kind == KIND_CTRL)
-			port->lane->ctrl_limit = le32toh(cm->recv_bufs);
+	if (a->cfg.host == 1 && check_cm(a, &event->param.conn) != port) {
+		agent_fail(a, "the acceptance carries %u bytes of wrong private data",
+			   event->param.conn.private_data_len);
+		return;
 	}
 	port->up = true;
 }
