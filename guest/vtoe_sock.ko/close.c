@@ -197,6 +197,7 @@ static void close_conn(struct sock *sk)
 {
 	struct vtoe_sock *vs = vtoe_sk(sk);
 	bool abort, kick = false;
+	int err;
 
 	vtoe_neigh_stop(vs);
 	spin_lock_bh(&vs->lock);
@@ -210,12 +211,14 @@ static void close_conn(struct sock *sk)
 	}
 	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
 	spin_unlock_bh(&vs->lock);
-	if (kick)
-		vtoe_kick_swq(vs->conn->dev);
 	if (abort)
 		return;
 
-	if (shut_send(vs)) { /* no memory: the hard way */
+	err = shut_send(vs);
+	/* After it: the agent, once awake, takes both in one go. */
+	if (kick)
+		vtoe_kick_swq(vs->conn->dev);
+	if (err) { /* no memory: the hard way */
 		vtoe_reset(vs, VTOE_REASON_LIMIT);
 		return;
 	}

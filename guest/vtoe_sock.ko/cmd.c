@@ -8,7 +8,8 @@
  * Most answers are no news: an event follows, or only memory waits for them.
  * Such commands are lazy. While there are no others under way the queue does not
  * interrupt; their answers are collected whenever NAPI runs, LAZY_DELAY later
- * at the latest.
+ * at the latest. CLOSE at the orderly end of a connection only frees: it does
+ * not even ring (quiet), but goes along with the next command or by that time.
  */
 #include "vtoe.h"
 
@@ -48,7 +49,7 @@ static int cr_add(struct vtoe_dev *dev, struct vtoe_cr *cr)
 /* False: the queue is closed, and the command is still the caller's. */
 bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 {
-	bool open, lazy = cr->lazy, collect = false;
+	bool open, lazy = cr->lazy, quiet = cr->quiet, collect = false;
 
 	spin_lock_bh(&dev->cr_lock);
 	open = dev->cr_open;
@@ -70,7 +71,8 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 	spin_unlock_bh(&dev->cr_lock);
 	if (!open)
 		return false;
-	vtoe_kick(dev, dev->cr, &dev->cr_lock);
+	if (!quiet)
+		vtoe_kick(dev, dev->cr, &dev->cr_lock);
 	if (lazy && !delayed_work_pending(&dev->lazy_work))
 		queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
 	return true;
@@ -80,10 +82,13 @@ void vtoe_cr_lazy_work(struct work_struct *work)
 {
 	struct vtoe_dev *dev = container_of(to_delayed_work(work), struct vtoe_dev, lazy_work);
 
+	if (!READ_ONCE(dev->cr_used))
+		return;
+	vtoe_kick(dev, dev->cr, &dev->cr_lock);
 	local_bh_disable();
-	if (READ_ONCE(dev->cr_used))
-		napi_schedule(&dev->napi);
+	napi_schedule(&dev->napi);
 	local_bh_enable();
+	queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
 }
 
 /* Answers, oldest first. */
@@ -369,6 +374,7 @@ void vtoe_cmd_close(struct vtoe_sid *entry, bool abort)
 	entry->closing = true;
 	cr->embedded = true;
 	cr->lazy = true;
+	cr->quiet = !abort && !entry->listener;
 	cr->entry = entry;
 	cr->done = close_done;
 	cr->cmd.opcode = cpu_to_le16(VTOE_CMD_CLOSE);

@@ -152,6 +152,7 @@ struct vtoe_cr {
 	u32 status;
 	bool embedded;		/* in its vtoe_sid */
 	bool lazy;		/* its answer can wait for the next interrupt */
+	bool quiet;		/* and so can the command */
 	struct vtoe_cmd cmd;
 	struct vtoe_reply reply;
 };
