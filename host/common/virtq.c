@@ -231,6 +231,7 @@ int virtq_start(struct virtq *vq, const struct guest_mem *mem, uint16_t num,
 	vq->event_idx = event_idx;
 	vq->indirect = indirect;
 	vq->broken = false;
+	vq->blocked = false;
 	vq->last_avail = last_avail;
 	vq->seen_avail = last_avail;
 	vq->used_idx = load16(&vq->used->idx);
@@ -418,6 +419,8 @@ int virtq_pop(struct virtq *vq, struct virtq_chain *chain)
 	} while (unlikely(ret == -EINVAL && ++bad < VIRTQ_SKIP_MAX));
 	if (unlikely(bad))
 		virtq_publish_notify(vq);
+	if (unlikely(vq->blocked))
+		return -EPROTO;
 	return ret == -EINVAL ? 0 : ret;
 }
 
@@ -502,15 +505,25 @@ static bool guest_wants_call(struct virtq *vq)
 	return !compare || vring_need_event(load16(used_event(vq)), to, from);
 }
 
+/* EINTR: it waited, though what is non-blocking does not (virtq.h). */
+static void block_queue(struct virtq *vq)
+{
+	vq->blocked = true;
+	break_queue(vq);
+}
+
 static bool raise_call(struct virtq *vq)
 {
 	const uint64_t one = 1;
 
-	if (vq->call_fd < 0)
+	if (vq->call_fd < 0 || vq->blocked)
 		return false;
 	/* EAGAIN: full, so an interrupt is already on its way. */
-	if (write(vq->call_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+	if (write(vq->call_fd, &one, sizeof(one)) < 0 && errno != EAGAIN) {
+		if (errno == EINTR)
+			block_queue(vq);
 		return false;
+	}
 	vq->stats.calls++;
 	return true;
 }
@@ -552,10 +565,15 @@ bool virtq_enable_kicks(struct virtq *vq)
 void virtq_ack_kick(struct virtq *vq)
 {
 	uint64_t count;
+	ssize_t n;
 
-	if (vq->kick_fd >= 0 &&
-	    read(vq->kick_fd, &count, sizeof(count)) == sizeof(count))
+	if (vq->kick_fd < 0 || vq->blocked)
+		return;
+	n = read(vq->kick_fd, &count, sizeof(count));
+	if (n == sizeof(count))
 		vq->stats.kicks++;
+	else if (n < 0 && errno == EINTR)
+		block_queue(vq);
 }
 
 /* ---- copying ---- */

@@ -11,6 +11,12 @@
  * available index further ahead than the ring is long, or a head that is no
  * descriptor of it, breaks the queue (virtq.broken), which ends this VM's use
  * of it and nothing else.
+ *
+ * So is whoever made the two eventfds, for the flags of a file are shared by all
+ * who have it: O_NONBLOCK may be gone again, and the next doorbell or interrupt
+ * wait for ever. A process that serves more than one VM has a timer whose signal
+ * ends that with EINTR; such a queue is broken as well (virtq.blocked), and its
+ * descriptors are not touched any more.
  */
 #ifndef COMMON_VIRTQ_H
 #define COMMON_VIRTQ_H
@@ -39,6 +45,7 @@ struct virtq {
 	uint16_t num;
 	bool event_idx, indirect;
 	bool broken;
+	bool blocked; /* and broken: a descriptor made us wait */
 	bool running;
 	int kick_fd, call_fd; /* owned, -1: none */
 	/* inside guest memory */
@@ -111,7 +118,7 @@ void virtq_push(struct virtq *vq, uint16_t head, uint32_t len);
 /* Makes pushed elements visible. */
 void virtq_publish(struct virtq *vq);
 /* virtq_publish(), then raises an interrupt if the guest wants one for them.
- * Returns true if it did. */
+ * Returns true if it did. It and virtq_ack_kick() may find the queue blocked. */
 bool virtq_publish_notify(struct virtq *vq);
 /* The avail ring has something not yet taken. */
 bool virtq_has_work(const struct virtq *vq);

@@ -20,6 +20,7 @@
 #include <sys/queue.h>
 #include <sys/uio.h>
 
+#include "accept.h"
 #include "config.h"
 #include "fabric.h"
 #include "guest_mem.h"
@@ -38,6 +39,9 @@
 #define IBA_TOKEN_LIFE_US (10 * 1000000ull)
 #define IBA_TOKENS_MAX 64
 #define IBA_LISTEN_HASH 256
+#define IBA_ROUTE_BITS 8
+#define IBA_ROUTE_BUCKETS (1u << IBA_ROUTE_BITS)
+#define IBA_LANES_MAX 4096u /* of a tenant */
 #define IBA_TABLE_CHUNK 1024 /* entries */
 #define IBA_SLOT_IOV 18	     /* buffers of a chain kept without allocation */
 #define IBA_PIECES_MAX 64     /* descriptors that the payload of a chain may have */
@@ -96,6 +100,7 @@ struct iba_credit { /* struct vtoe_credit in host order */
 #define IBA_CONN_F_ANSWERS 0x200    /* ends by an answer to what the peer sent */
 
 struct iba_lane;
+struct iba_route;
 
 /* A shadow connection, or a listener. */
 struct iba_conn {
@@ -105,6 +110,7 @@ struct iba_conn {
 	struct iba_lane *lane;		 /* fabric tcp */
 	struct iba_conn *mate;		 /* fabric local */
 	struct iba_conn *listener;	 /* REQ_RCVD: whose request it is */
+	struct iba_route *route;	 /* ADDR_WAIT: whose answer it awaits */
 	uint32_t cid, sid, peer_cid;
 	uint8_t state; /* enum vtoe_conn_state; iba_conn_step() alone writes it */
 	uint8_t fabric_next; /* index in the configured order */
@@ -129,9 +135,9 @@ struct iba_conn {
 	/* life */
 	uint64_t born_us, deadline_us;
 	uint32_t entered_us[VTOE_CONN_STATE_COUNT]; /* after birth, + 1; 0: never */
-	LIST_ENTRY(iba_conn) vm_link, listen_link;
-	TAILQ_ENTRY(iba_conn) lane_link, event_link, time_link, credit_link,
-		dead_link;
+	LIST_ENTRY(iba_conn) vm_link;
+	TAILQ_ENTRY(iba_conn) listen_link, route_link, lane_link, event_link,
+		time_link, credit_link, dead_link;
 };
 _Static_assert(sizeof(struct iba_conn) <= 512, "many connections must fit");
 TAILQ_HEAD(iba_conn_list, iba_conn);
@@ -172,12 +178,14 @@ struct iba_route { /* what the shim said about a MAC */
 	bool asked, known;
 	uint32_t seq; /* of the RESOLVE */
 	struct vtoe_addr agent;
+	struct iba_conn_list waiting;
 	LIST_ENTRY(iba_route) link;
 };
+LIST_HEAD(iba_route_set, iba_route);
 
 struct iba_vm_stats {
 	uint64_t cmds, cmd_errors, events;
-	uint64_t tx_msgs, tx_bytes, tx_credits;
+	uint64_t tx_msgs, tx_bytes, tx_credits, tx_throttled;
 	uint64_t rx_msgs, rx_bytes;
 	uint64_t opened, accepted, failed, closed;
 	uint64_t drops[IBA_DROP_COUNT];
@@ -194,6 +202,7 @@ struct iba_vm {
 	struct guest_mem mem;
 	struct iba_queue queue[IBA_Q_COUNT];
 	struct iba_slot *slot; /* queue[IBA_Q_SWQ].vq.num of them */
+	uint64_t tx_queued; /* payload bytes in those that are busy */
 	bool hello; /* the driver said HELLO */
 	bool gone;  /* being torn down */
 	bool fault; /* to be torn down at the end of the pass */
@@ -201,14 +210,16 @@ struct iba_vm {
 	bool dirty; /* on tenant->dirty: events or used buffers to show */
 	bool eq_starved; /* events wait for buffers */
 	bool memory_lost; /* the kernel did not find what was sent of it */
+	bool tx_throttled; /* the fabrics have enough of it: send.c */
 	bool cmd_waits; /* the next command, for what was sent before it ... */
 	uint16_t cmd_mark; /* ... which ends here */
 	uint32_t conn_count;
 	struct iba_conn_set conns; /* without orphans */
 	struct iba_conn_list events;
-	struct iba_conn_set listen[IBA_LISTEN_HASH]; /* by port */
+	struct iba_conn_list listen[IBA_LISTEN_HASH]; /* by port */
 	struct iba_conn **sid[(VTOE_SID_INDEX_MASK + 1) / IBA_TABLE_CHUNK];
-	LIST_HEAD(, iba_route) routes;
+	struct iba_route_set routes[IBA_ROUTE_BUCKETS]; /* by MAC */
+	uint64_t route_key;
 	uint32_t route_count;
 	struct log_ratelimit log_limit;
 	struct iba_vm_stats stats;
@@ -248,8 +259,8 @@ struct iba_tenant {
 	struct iba_conn_list opening, orphans, dead;
 	/* lanes (lane.c) */
 	TAILQ_HEAD(, iba_lane) lanes, dirty_lanes, dead_lanes;
-	int data_fd; /* lane listener */
-	struct loop_fd *data_source;
+	unsigned int lane_count;
+	struct iba_acceptor data_in;
 	struct sockaddr_storage data_addr;
 	struct iba_token token[IBA_TOKENS_MAX];
 	unsigned int lanes_greeting; /* accepted, hello not seen */
@@ -265,6 +276,7 @@ struct iba_tenant {
 void iba_tenant_ready(struct iba_vm *vm); /* look at its rings in this pass */
 void iba_tenant_dirty(struct iba_vm *vm); /* show the guest what is new */
 void iba_tenant_need_tick(struct iba_tenant *t);
+void iba_tenant_watchdog(bool on); /* while there are VMs */
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
 			uint16_t fabric, uint32_t *seq);
 struct iba_vm *iba_tenant_vm_by_mac(struct iba_tenant *t,
@@ -294,14 +306,28 @@ void iba_vm_return_buffers(struct iba_vm *vm);
 void iba_vm_keep(struct iba_vm *vm, unsigned int class, uint16_t head);
 /* Shows used elements and interrupts the guest, once for all of a pass. */
 void iba_vm_publish(struct iba_vm *vm);
-/* Asks the shim, unless it is known. 1: *agent; 0: asked; -errno. */
-int iba_vm_resolve(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
-		   struct vtoe_addr *agent);
 
 static inline void iba_vm_drop(struct iba_vm *vm, enum iba_drop why)
 {
 	vm->stats.drops[why]++;
 }
+
+/* ---- route.c: which host has a MAC ---- */
+
+int iba_routes_init(struct iba_vm *vm);
+void iba_routes_free(struct iba_vm *vm);
+/*
+ * For a connection in ADDR_WAIT: asks the shim where remote_mac is, unless that
+ * is known. 1: *agent; 0: iba_open_resolved() follows; -errno.
+ */
+int iba_route_ask(struct iba_conn *conn, struct vtoe_addr *agent);
+bool iba_route_known(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
+		     struct vtoe_addr *agent);
+void iba_route_leave(struct iba_conn *conn); /* it does not wait any more */
+/* 0, or -EPROTO: no answer that a shim may give. */
+int iba_route_answer(struct iba_vm *vm, uint32_t seq,
+		     const struct vnet_attach_resolve_reply *reply);
+void iba_routes_changed(struct iba_vm *vm);
 
 /* ---- cmd.c: CR ---- */
 
@@ -330,7 +356,10 @@ void iba_conn_orphan_done(struct iba_conn *conn);
 void iba_conn_deadline(struct iba_conn *conn, uint64_t after_us);
 void iba_conn_bury(struct iba_tenant *t); /* frees the dead */
 void iba_conn_tables_free(struct iba_tenant *t);
-struct iba_conn *iba_listener_find(struct iba_vm *vm, const struct vtoe_addr *local);
+void iba_listener_add(struct iba_conn *conn);
+/* Who is to be asked next; NULL: nobody listens there. */
+struct iba_conn *iba_listener_next(struct iba_vm *vm,
+				   const struct vtoe_addr *local);
 
 /* ---- credit, between host order and the ABI ---- */
 
@@ -355,8 +384,9 @@ static inline void iba_credit_put(struct vtoe_credit *out,
 /* ---- open.c: opening a connection ---- */
 
 void iba_open_start(struct iba_conn *conn);
-void iba_open_resolved(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
-		       const struct vtoe_addr *agent, enum vtoe_reason reason);
+/* The shim's answer; agent NULL: it has none, for reason. */
+void iba_open_resolved(struct iba_conn *conn, const struct vtoe_addr *agent,
+		       enum vtoe_reason reason);
 enum vtoe_reason iba_open_accept(struct iba_vm *vm, uint32_t cid, uint32_t sid,
 				 const struct vtoe_credit *credit);
 enum vtoe_reason iba_open_reject(struct iba_vm *vm, uint32_t cid,
@@ -381,7 +411,7 @@ struct iba_send_budget {
 bool iba_send_run(struct iba_vm *vm); /* true: did something */
 /*
  * What stands on the SWQ before mark, for a command that may not overtake it.
- * False: the budget was used up before.
+ * False: the budget was used up before, or the VM is throttled.
  */
 bool iba_send_until(struct iba_vm *vm, uint16_t mark,
 		    struct iba_send_budget *budget);

@@ -146,14 +146,13 @@ static enum vtoe_reason do_listen(struct iba_vm *vm, struct iba_conn *conn,
 				  const struct vtoe_cmd *cmd,
 				  struct vtoe_reply *reply)
 {
-	unsigned int bucket = be16toh(conn->local.port) % IBA_LISTEN_HASH;
-
+	(void)vm;
 	(void)reply;
 	if (conn->state == VTOE_CONN_IDLE) {
 		if (!conn->local.port)
 			return VTOE_REASON_PROTOCOL;
 		iba_conn_step(conn, VTOE_CONN_T_LISTEN);
-		LIST_INSERT_HEAD(&vm->listen[bucket], conn, listen_link);
+		iba_listener_add(conn);
 	} else if (conn->state != VTOE_CONN_LISTEN) {
 		return VTOE_REASON_PROTOCOL;
 	}
@@ -360,6 +359,8 @@ bool iba_cmd_run(struct iba_vm *vm)
 
 	if (!cr->running || !virtq_has_work(cr))
 		return false;
+	if (vm->cmd_waits && vm->tx_throttled)
+		return false; /* until iba_slot_done() has made it ready */
 	while (done < PASS_COMMANDS && !vm->fault) {
 		ret = virtq_pop(cr, chain);
 		if (ret <= 0)

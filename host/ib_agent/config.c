@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,8 @@
 #define SPIN_US_DEFAULT 50
 #define SPIN_US_MAX 100000
 #define MAX_CONNECTIONS_DEFAULT 65536
+#define TENANT_MAX 0xffffffu
+#define VM_USAGE "NAME tenant N mac MAC"
 
 struct parse {
 	struct iba_config *cfg;
@@ -59,6 +62,20 @@ uint16_t iba_config_fabrics(const struct iba_config *cfg)
 	for (unsigned int i = 0; i < cfg->fabric_count; i++)
 		mask |= (uint16_t)(1u << cfg->fabric[i]);
 	return mask;
+}
+
+bool iba_config_vm_ok(const struct iba_config *cfg,
+		      const char name[VNET_NAME_LEN], uint32_t tenant,
+		      const uint8_t mac[VNET_MAC_LEN])
+{
+	for (unsigned int i = 0; i < cfg->vm_count; i++) {
+		const struct iba_config_vm *vm = &cfg->vm[i];
+
+		if (!strncmp(vm->name, name, VNET_NAME_LEN))
+			return vm->tenant == tenant &&
+			       !memcmp(vm->mac, mac, VNET_MAC_LEN);
+	}
+	return !cfg->vm_count;
 }
 
 static int twice(const struct conf_line *line)
@@ -232,6 +249,47 @@ static int parse_user(const struct conf_line *line, void *ctx)
 	return 0;
 }
 
+/* NAME tenant N mac MAC: the values. */
+static int parse_vm_words(const struct conf_line *line, struct iba_config_vm *vm)
+{
+	static const uint8_t zero[VNET_MAC_LEN];
+
+	if (strcmp(line->argv[2], "tenant") || strcmp(line->argv[4], "mac"))
+		return conf_error(line, "expected vm " VM_USAGE);
+	if (conf_name(line, "vm", line->argv[1], vm->name) ||
+	    conf_u32(line, "tenant", line->argv[3], 1, TENANT_MAX,
+		     &vm->tenant) ||
+	    conf_mac(line, line->argv[5], vm->mac))
+		return -EINVAL;
+	if ((vm->mac[0] & 1) || !memcmp(vm->mac, zero, sizeof(zero)))
+		return conf_error(line, "\"%s\" is no MAC address of a VM",
+				  line->argv[5]);
+	return 0;
+}
+
+static int parse_vm(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+	struct iba_config_vm vm, *all;
+	int err = parse_vm_words(line, &vm);
+
+	if (err)
+		return err;
+	for (unsigned int i = 0; i < cfg->vm_count; i++) {
+		if (!strcmp(cfg->vm[i].name, vm.name))
+			return conf_error(line, "vm %s is given twice", vm.name);
+		if (!memcmp(cfg->vm[i].mac, vm.mac, sizeof(vm.mac)))
+			return conf_error(line, "vm %s has the MAC address of vm %s",
+					  vm.name, cfg->vm[i].name);
+	}
+	all = reallocarray(cfg->vm, cfg->vm_count + 1, sizeof(*all));
+	if (!all)
+		return conf_error(line, "out of memory");
+	cfg->vm = all;
+	cfg->vm[cfg->vm_count++] = vm;
+	return 0;
+}
+
 static const struct conf_directive directives[] = {
 	{ "host", 1, 1, "NAME", parse_host },
 	{ "listen", 1, 1, "ADDR[:PORT]", parse_listen },
@@ -243,6 +301,7 @@ static const struct conf_directive directives[] = {
 	{ "max-connections", 1, 1, "N", parse_max_connections },
 	{ "progress-events", 1, 1, "on|off", parse_progress },
 	{ "user", 1, 1, "NAME", parse_user },
+	{ "vm", 5, 5, VM_USAGE, parse_vm },
 	{ NULL, 0, 0, NULL, NULL },
 };
 
@@ -258,6 +317,7 @@ int iba_config_load(const char *path, struct iba_config *cfg)
 	int err;
 
 	memset(cfg, 0, sizeof(*cfg));
+	cfg->file = path;
 	cfg->max_connections = MAX_CONNECTIONS_DEFAULT;
 	err = conf_parse_file(path, directives, &p);
 	if (err)
@@ -277,6 +337,13 @@ int iba_config_load(const char *path, struct iba_config *cfg)
 	if (!cfg->data_set)
 		cfg->data = cfg->listen;
 	return err;
+}
+
+void iba_config_free(struct iba_config *cfg)
+{
+	free(cfg->vm);
+	cfg->vm = NULL;
+	cfg->vm_count = 0;
 }
 
 static int hex_digit(char c)

@@ -16,7 +16,15 @@
 #define IBA_FABRICS_MAX 3
 #define IBA_USER_LEN 33
 
+/* A VM that may attach: all of it as its shim says it. */
+struct iba_config_vm {
+	char name[VNET_NAME_LEN];
+	uint32_t tenant;
+	uint8_t mac[VNET_MAC_LEN];
+};
+
 struct iba_config {
+	const char *file; /* that it was read from; the caller's */
 	char host[VNET_NAME_LEN];
 	struct sockaddr_storage listen; /* control channel */
 	struct sockaddr_storage data;	/* lanes: listen's address unless `data` is given */
@@ -30,14 +38,24 @@ struct iba_config {
 	uint32_t max_connections; /* of one VM */
 	bool progress_events;
 	char user[IBA_USER_LEN]; /* to become after start-up */
+	struct iba_config_vm *vm; /* none: whoever may open the socket */
+	unsigned int vm_count;
 	bool sandbox;
 };
 
-/* 0 or -errno; every bad line has been reported. */
+/*
+ * 0 or -errno; every bad line has been reported. cfg holds path, and memory
+ * until iba_config_free(), in either case.
+ */
 int iba_config_load(const char *path, struct iba_config *cfg);
+void iba_config_free(struct iba_config *cfg);
 /* 64 hexadecimal digits; refuses a file that others may read. 0 or -errno, logged. */
 int iba_key_load(const char *path, uint8_t key[IBA_KEY_LEN]);
 
+/* May a shim say this of its VM? */
+bool iba_config_vm_ok(const struct iba_config *cfg,
+		      const char name[VNET_NAME_LEN], uint32_t tenant,
+		      const uint8_t mac[VNET_MAC_LEN]);
 bool iba_config_allows(const struct iba_config *cfg, uint16_t fabric);
 /* 1 << VTOE_FABRIC_* of all that are allowed. */
 uint16_t iba_config_fabrics(const struct iba_config *cfg);

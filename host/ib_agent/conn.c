@@ -33,6 +33,7 @@
 
 #define TABLE_CHUNKS ((VTOE_SID_INDEX_MASK + 1) / IBA_TABLE_CHUNK)
 #define CID_GENERATION_MAX (UINT32_MAX >> VTOE_SID_INDEX_BITS)
+#define LISTENER_EXACT 3 /* rank of the very address */
 
 /* ---- CID table ---- */
 
@@ -202,6 +203,7 @@ bool iba_conn_step(struct iba_conn *conn, enum vtoe_conn_trigger trigger)
 		  conn->vm ? conn->vm->name : "-", conn->sid,
 		  vtoe_conn_state_name(conn->state), vtoe_conn_state_name(next));
 	conn->state = next;
+	iba_route_leave(conn); /* it was entered before the shim was asked */
 	return true;
 }
 
@@ -248,6 +250,80 @@ void iba_conn_deadline(struct iba_conn *conn, uint64_t after_us)
 	iba_tenant_need_tick(t);
 }
 
+/* ---- listeners ---- */
+
+static struct iba_conn_list *listen_bucket(struct iba_vm *vm, uint16_t port)
+{
+	return &vm->listen[be16toh(port) % IBA_LISTEN_HASH];
+}
+
+void iba_listener_add(struct iba_conn *conn)
+{
+	TAILQ_INSERT_HEAD(listen_bucket(conn->vm, conn->local.port), conn,
+			  listen_link);
+}
+
+static void listener_remove(struct iba_conn *conn)
+{
+	TAILQ_REMOVE(listen_bucket(conn->vm, conn->local.port), conn,
+		     listen_link);
+}
+
+static bool addr_is_any(const struct vtoe_addr *addr)
+{
+	static const uint8_t any[16];
+
+	return !memcmp(addr->addr, any, sizeof(any));
+}
+
+/* How well a listener fits a request to `local`; 0: not at all. */
+static int listener_rank(const struct iba_conn *conn,
+			 const struct vtoe_addr *local)
+{
+	bool same_family = conn->local.family == local->family;
+
+	if (conn->local.port != local->port)
+		return 0;
+	if (same_family &&
+	    !memcmp(conn->local.addr, local->addr, sizeof(local->addr)))
+		return LISTENER_EXACT;
+	if (!addr_is_any(&conn->local))
+		return 0;
+	if (same_family)
+		return 2;
+	return conn->local.family == 6 ? 1 : 0;
+}
+
+/*
+ * The listener for a request to `local`: of that address, else of the wildcard
+ * of its family, else (IPv4) of the IPv6 wildcard, whose guest decides. Port 0
+ * matches none. Several of one address (SO_REUSEPORT) are asked in turn: the one
+ * that is goes behind the others.
+ */
+struct iba_conn *iba_listener_next(struct iba_vm *vm,
+				   const struct vtoe_addr *local)
+{
+	struct iba_conn_list *bucket = listen_bucket(vm, local->port);
+	struct iba_conn *conn, *best = NULL;
+	int best_rank = 0;
+
+	TAILQ_FOREACH(conn, bucket, listen_link) {
+		int rank = listener_rank(conn, local);
+
+		if (rank > best_rank) {
+			best_rank = rank;
+			best = conn;
+		}
+		if (rank == LISTENER_EXACT)
+			break;
+	}
+	if (best) {
+		TAILQ_REMOVE(bucket, best, listen_link);
+		TAILQ_INSERT_TAIL(bucket, best, listen_link);
+	}
+	return best;
+}
+
 /* ---- death ---- */
 
 /* Unlinks it from everything but its tables, keeps the CID for an orphan. */
@@ -256,7 +332,7 @@ static void leave_guest(struct iba_conn *conn)
 	iba_event_cancel(conn);
 	iba_conn_deadline(conn, 0);
 	if (conn->state == VTOE_CONN_LISTEN)
-		LIST_REMOVE(conn, listen_link);
+		listener_remove(conn);
 	if (conn->listener) {
 		conn->listener->waiting--;
 		conn->listener = NULL;
@@ -405,47 +481,4 @@ void iba_conn_close(struct iba_conn *conn, enum vtoe_reason reason, bool abort)
 		make_orphan(conn);
 	else
 		destroy(conn);
-}
-
-/* ---- listeners ---- */
-
-static bool addr_is_any(const struct vtoe_addr *addr)
-{
-	static const uint8_t any[16];
-
-	return !memcmp(addr->addr, any, sizeof(any));
-}
-
-/*
- * The listener for a request to `local`: of that address, else of the wildcard
- * of its family, else (IPv4) of the IPv6 wildcard, whose guest decides. Port 0
- * matches none.
- */
-struct iba_conn *iba_listener_find(struct iba_vm *vm,
-				   const struct vtoe_addr *local)
-{
-	unsigned int bucket = be16toh(local->port) % IBA_LISTEN_HASH;
-	struct iba_conn *conn, *best = NULL;
-	int rank, best_rank = 0;
-
-	LIST_FOREACH(conn, &vm->listen[bucket], listen_link) {
-		if (conn->local.port != local->port)
-			continue;
-		if (conn->local.family == local->family &&
-		    !memcmp(conn->local.addr, local->addr, sizeof(local->addr)))
-			rank = 3;
-		else if (!addr_is_any(&conn->local))
-			continue;
-		else if (conn->local.family == local->family)
-			rank = 2;
-		else if (conn->local.family == 6)
-			rank = 1;
-		else
-			continue;
-		if (rank > best_rank) {
-			best_rank = rank;
-			best = conn;
-		}
-	}
-	return best;
 }

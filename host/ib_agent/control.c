@@ -22,8 +22,10 @@
  *
  * Threat model: a shim may be taken over by its guest: it gets one HELLO, of
  * exact form, in five seconds, and the number of those that wait is bounded (as
- * is the number of tenants). A tenant's process may be taken over too:
- * internal.h.
+ * is the number of tenants). What it says of its VM is believed if the
+ * configuration has no "vm" row, else if it has just that one: then a shim cannot
+ * come as a VM that is not of this host, or into a tenant that is not its VM's.
+ * A tenant's process may be taken over too: internal.h.
  */
 #include "control.h"
 
@@ -365,6 +367,28 @@ static void shim_end(struct iba_shim *shim)
 	free(shim);
 }
 
+/* Any shim can provoke this, as often as it likes. */
+static void log_refused(struct iba_control *c,
+			const struct vnet_attach_hello *hello,
+			enum vtoe_reason reason)
+{
+	const uint8_t *mac = hello->mac;
+	char row[128];
+
+	if (!log_ratelimited_ok(&c->shim_log, 10, 10))
+		return;
+	snprintf(row, sizeof(row),
+		 "vm %s tenant %u mac %02x:%02x:%02x:%02x:%02x:%02x", hello->vm,
+		 le32toh(hello->tenant), mac[0], mac[1], mac[2], mac[3], mac[4],
+		 mac[5]);
+	if (reason == VTOE_REASON_TENANT && c->cfg->vm_count)
+		log_warn("vm %s: refused: tenant: if it is right, add \"%s\" to %s (in place of what that has for its name or MAC) and start the agent again",
+			 hello->vm, row, c->cfg->file);
+	else
+		log_warn("vm %s: refused: %s (%s)", hello->vm,
+			 vtoe_reason_name(reason), row);
+}
+
 static void shim_refuse(struct iba_shim *shim, const struct attach_msg *msg,
 			enum vtoe_reason reason)
 {
@@ -376,8 +400,8 @@ static void shim_refuse(struct iba_shim *shim, const struct attach_msg *msg,
 	memcpy(reply.host, shim->c->cfg->host, sizeof(reply.host));
 	attach_send(shim->fd, VNET_ATTACH_HELLO_REPLY, le32toh(msg->hdr.seq),
 		    &reply, NULL, 0);
-	log_warn("vm %s: refused: %s", msg->u.hello.vm,
-		 vtoe_reason_name(reason));
+	shim->c->stats.shims_refused++;
+	log_refused(shim->c, &msg->u.hello, reason);
 }
 
 static enum vtoe_reason hand_over(struct iba_shim *shim,
@@ -390,7 +414,9 @@ static enum vtoe_reason hand_over(struct iba_shim *shim,
 
 	if (le16toh(msg->u.hello.version) != VNET_ATTACH_VERSION)
 		return VTOE_REASON_VERSION;
-	if (tenant > 0xffffff)
+	if (tenant > 0xffffff ||
+	    !iba_config_vm_ok(c->cfg, msg->u.hello.vm, tenant,
+			      msg->u.hello.mac))
 		return VTOE_REASON_TENANT;
 	proc = proc_find(c, tenant);
 	if (!proc)
@@ -426,7 +452,7 @@ static void shim_readable(int fd, uint32_t events, void *ctx)
 	} else if (ret != 0) {
 		if (ret > 0)
 			close_fds(msg.fds, msg.nfds);
-		if (log_ratelimited_ok(&shim->c->log_limit, 10, 10))
+		if (log_ratelimited_ok(&shim->c->shim_log, 10, 10))
 			log_warn("shim: bad first message");
 	}
 	shim_end(shim);
@@ -436,10 +462,10 @@ static void shim_accept(int fd, uint32_t events, void *ctx)
 {
 	struct iba_control *c = ctx;
 	struct iba_shim *shim;
-	int sock;
+	int sock = iba_accept(&c->shim_in, NULL);
 
+	(void)fd;
 	(void)events;
-	sock = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (sock < 0)
 		return;
 	shim = c->shim_count < SHIMS_MAX ? calloc(1, sizeof(*shim)) : NULL;
@@ -538,8 +564,9 @@ static void print_stats(struct iba_control *c)
 	struct iba_tenant_proc *proc;
 
 	dprintf(STDERR_FILENO,
-		"{\"process\":\"main\",\"tenants\":%u,\"peers_refused\":%llu,\"handshakes_failed\":%llu,\"malformed\":%llu}\n",
-		c->proc_count, (unsigned long long)c->stats.refused,
+		"{\"process\":\"main\",\"tenants\":%u,\"shims_refused\":%llu,\"peers_refused\":%llu,\"handshakes_failed\":%llu,\"malformed\":%llu}\n",
+		c->proc_count, (unsigned long long)c->stats.shims_refused,
+		(unsigned long long)c->stats.refused,
 		(unsigned long long)c->stats.handshake_failed,
 		(unsigned long long)c->stats.malformed);
 	TAILQ_FOREACH(proc, &c->procs, link)
@@ -577,11 +604,11 @@ static int watch_signal(struct iba_control *c)
 int iba_control_start(struct iba_control *c, const struct iba_config *cfg,
 		      const uint8_t key[IBA_KEY_LEN])
 {
-	int err;
+	int err, fd;
 
 	memset(c, 0, sizeof(*c));
 	c->cfg = cfg;
-	c->shim_fd = c->signal_fd = c->peer_fd = -1;
+	c->shim_in.fd = c->signal_fd = c->peer_in.fd = -1;
 	TAILQ_INIT(&c->shims);
 	TAILQ_INIT(&c->procs);
 	TAILQ_INIT(&c->zombies);
@@ -601,15 +628,13 @@ int iba_control_start(struct iba_control *c, const struct iba_config *cfg,
 		err = iba_peers_start(c, key);
 	if (err)
 		return err;
-	c->shim_fd = unix_listen(cfg->socket_path, SOCK_SEQPACKET);
-	if (c->shim_fd < 0) {
-		log_err("socket %s: %s", cfg->socket_path,
-			strerror(-c->shim_fd));
-		return c->shim_fd;
+	fd = unix_listen(cfg->socket_path, SOCK_SEQPACKET);
+	if (fd < 0) {
+		log_err("socket %s: %s", cfg->socket_path, strerror(-fd));
+		return fd;
 	}
-	c->shim_source = loop_add_fd(c->loop, c->shim_fd, EPOLLIN, shim_accept,
-				     c);
-	return c->shim_source ? 0 : -errno;
+	return iba_acceptor_start(&c->shim_in, c->loop, "shims", fd,
+				  shim_accept, c);
 }
 
 void iba_control_stop(struct iba_control *c)
@@ -623,9 +648,8 @@ void iba_control_stop(struct iba_control *c)
 	while ((shim = TAILQ_FIRST(&c->shims)))
 		shim_end(shim);
 	iba_peers_stop(c);
+	iba_acceptor_stop(&c->shim_in);
 	loop_destroy(c->loop);
-	if (c->shim_fd >= 0)
-		close(c->shim_fd);
 	if (c->signal_fd >= 0)
 		close(c->signal_fd);
 }

@@ -11,6 +11,7 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 
+#include "accept.h"
 #include "config.h"
 #include "internal.h"
 #include "log.h"
@@ -36,8 +37,8 @@ struct iba_control {
 	const struct iba_config *cfg;
 	struct loop *loop;
 	/* control.c */
-	int shim_fd;
-	struct loop_fd *shim_source;
+	struct iba_acceptor shim_in;
+	struct log_ratelimit shim_log;
 	struct loop_timer *tick;
 	bool ticking;
 	TAILQ_HEAD(, iba_shim) shims; /* HELLO not seen */
@@ -47,15 +48,15 @@ struct iba_control {
 	uint64_t next_id; /* of processes, peers, questions */
 	int signal_fd;
 	struct loop_fd *signal_source;
-	struct log_ratelimit log_limit;
 	/* peer.c */
+	struct log_ratelimit log_limit;
 	struct iba_tls_ctx *tls;
-	int peer_fd;
-	struct loop_fd *peer_source;
+	struct iba_acceptor peer_in;
 	TAILQ_HEAD(, iba_peer) peers;
 	unsigned int incoming; /* peers that have not said HELLO */
 	struct {
-		uint64_t refused, handshake_failed, malformed;
+		uint64_t shims_refused;
+		uint64_t refused, handshake_failed, malformed; /* peers */
 	} stats;
 };
 

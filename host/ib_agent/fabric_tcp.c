@@ -6,7 +6,8 @@
  * memory, a short body for control messages, and for DATA the slot whose buffers
  * in guest memory are the payload. A pass queues, iba_tcp_flush() then gives all
  * of it to sendmsg() at once. What the socket does not take stays in the FIFO,
- * slots and all, until EPOLLOUT. CREDIT does not queue: the connection is on
+ * slots and all, until EPOLLOUT; how much one VM may have there, send.c knows.
+ * CREDIT does not queue: the connection is on
  * lane->credits until the lane can send, and is stamped then.
  *
  * Receiving: lane_rx.c.

@@ -35,8 +35,11 @@ const char *iba_lane_state_name(unsigned int state)
 
 struct iba_lane *iba_lane_create(struct iba_tenant *t, enum iba_lane_state state)
 {
-	struct iba_lane *lane = calloc(1, sizeof(*lane));
+	struct iba_lane *lane = NULL;
 
+	/* a guest whose shim names many agents, or a peer, can want many */
+	if (t->lane_count < IBA_LANES_MAX)
+		lane = calloc(1, sizeof(*lane));
 	if (!lane)
 		return NULL;
 	lane->rx.stage = malloc(IBA_STAGE_SIZE);
@@ -51,6 +54,7 @@ struct iba_lane *iba_lane_create(struct iba_tenant *t, enum iba_lane_state state
 	TAILQ_INIT(&lane->credits);
 	lane->deadline_us = loop_now_us() + IBA_OPEN_TIMEOUT_US;
 	TAILQ_INSERT_TAIL(&t->lanes, lane, link);
+	t->lane_count++;
 	iba_tenant_need_tick(t);
 	return lane;
 }
@@ -77,6 +81,7 @@ void iba_lane_kill(struct iba_lane *lane)
 		TAILQ_REMOVE(&t->dirty_lanes, lane, dirty_link);
 	lane->dirty = false;
 	TAILQ_REMOVE(&t->lanes, lane, link);
+	t->lane_count--;
 	TAILQ_INSERT_TAIL(&t->dead_lanes, lane, dead_link);
 }
 
@@ -170,9 +175,7 @@ void iba_lane_destroy_all(struct iba_tenant *t)
 		if (lane->state == IBA_LANE_FAILED)
 			iba_lane_kill(lane);
 	}
-	loop_remove_fd(t->data_source);
-	if (t->data_fd >= 0)
-		close(t->data_fd);
+	iba_acceptor_stop(&t->data_in);
 	OPENSSL_cleanse(t->token, sizeof(t->token));
 }
 

@@ -328,14 +328,12 @@ static void make_room(struct iba_tenant *t)
 static void lane_accept(int fd, uint32_t events, void *ctx)
 {
 	struct iba_tenant *t = ctx;
-	struct sockaddr_storage peer = { 0 };
-	socklen_t len = sizeof(peer);
+	struct sockaddr_storage peer;
+	int sock = iba_accept(&t->data_in, &peer);
 	struct iba_lane *lane;
-	int sock;
 
+	(void)fd;
 	(void)events;
-	sock = accept4(fd, (struct sockaddr *)&peer, &len,
-		       SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (sock < 0)
 		return;
 	if (t->lanes_greeting >= GREETING_MAX)
@@ -439,7 +437,7 @@ void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
 	memset(answer, 0, sizeof(*answer));
 	if (!t->vm_count)
 		answer->status = htole32(VTOE_REASON_PEER_NO_VTOE);
-	else if (fabric != VTOE_FABRIC_TCP || t->data_fd < 0)
+	else if (fabric != VTOE_FABRIC_TCP || t->data_in.fd < 0)
 		answer->status = htole32(VTOE_REASON_NO_LANE);
 	if (answer->status)
 		return;
@@ -476,20 +474,21 @@ static int bind_in_range(int fd, const struct iba_config *cfg)
 int iba_lane_listen(struct iba_tenant *t)
 {
 	socklen_t len = sizeof(t->data_addr);
-	int err;
+	int fd, err;
 
-	t->data_fd = socket(t->cfg->data.ss_family,
-			    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (t->data_fd < 0)
+	fd = socket(t->cfg->data.ss_family,
+		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
 		return -errno;
-	err = bind_in_range(t->data_fd, t->cfg);
-	if (err)
+	err = bind_in_range(fd, t->cfg);
+	if (!err && getsockname(fd, (struct sockaddr *)&t->data_addr, &len) < 0)
+		err = -errno;
+	if (err) {
+		close(fd);
 		return err;
-	if (getsockname(t->data_fd, (struct sockaddr *)&t->data_addr, &len) < 0)
-		return -errno;
-	t->data_source = loop_add_fd(t->loop, t->data_fd, EPOLLIN, lane_accept,
-				     t);
-	return t->data_source ? 0 : -errno;
+	}
+	return iba_acceptor_start(&t->data_in, t->loop, "lanes", fd, lane_accept,
+				  t);
 }
 
 /* ---- the socket is ready ---- */

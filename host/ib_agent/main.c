@@ -28,6 +28,8 @@ static const char *const syscalls[] = {
 	/* a child's abort(): its own filter has this for itself alone, and "kill"
 	 * above would leave no less to main */
 	"tgkill",
+	/* a tenant's process alone: its watchdog */
+	"setitimer",
 	NULL,
 };
 
@@ -149,10 +151,11 @@ int main(int argc, char **argv)
 	if (status)
 		return status - 1;
 	log_init("vnet-ibagent", opt.verbose ? LOG_DEBUG : LOG_INFO);
-	if (iba_config_load(opt.config, &cfg) || iba_key_load(cfg.key_file, key))
-		return 1;
+	status = iba_config_load(opt.config, &cfg) ||
+		 iba_key_load(cfg.key_file, key);
 	cfg.sandbox = !opt.no_sandbox;
-	if (opt.check)
-		return 0;
-	return serve(&cfg, key);
+	if (!status && !opt.check)
+		status = serve(&cfg, key);
+	iba_config_free(&cfg);
+	return status;
 }

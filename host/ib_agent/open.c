@@ -85,30 +85,20 @@ void iba_open_start(struct iba_conn *conn)
 		address_known(conn, NULL);
 		return;
 	}
-	ret = iba_vm_resolve(conn->vm, conn->remote_mac, &agent);
+	ret = iba_route_ask(conn, &agent);
 	if (ret == 1)
 		address_known(conn, &agent);
 	else if (ret < 0)
 		fail_open(conn, VTOE_REASON_NO_ROUTE);
 }
 
-/* The shim's answer; agent NULL: it has none, for reason. */
-void iba_open_resolved(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
-		       const struct vtoe_addr *agent, enum vtoe_reason reason)
+void iba_open_resolved(struct iba_conn *conn, const struct vtoe_addr *agent,
+		       enum vtoe_reason reason)
 {
-	struct iba_conn *conn, *next;
-
-	/* what is done here moves conn alone, and only to the end of the list */
-	for (conn = TAILQ_FIRST(&vm->tenant->opening); conn; conn = next) {
-		next = TAILQ_NEXT(conn, time_link);
-		if (conn->vm != vm || conn->state != VTOE_CONN_ADDR_WAIT ||
-		    memcmp(conn->remote_mac, mac, VNET_MAC_LEN))
-			continue;
-		if (agent)
-			address_known(conn, agent);
-		else
-			fail_open(conn, reason);
-	}
+	if (agent)
+		address_known(conn, agent);
+	else
+		fail_open(conn, reason);
 }
 
 void iba_open_path_up(struct iba_conn *conn)
@@ -126,7 +116,7 @@ void iba_open_path_failed(struct iba_conn *conn, enum vtoe_reason reason)
 
 	conn->fabric = NULL;
 	conn->fabric_next++;
-	if (iba_vm_resolve(conn->vm, conn->remote_mac, &agent) == 1)
+	if (iba_route_known(conn->vm, conn->remote_mac, &agent))
 		try_fabrics(conn, &agent, reason);
 	else
 		fail_open(conn, reason);
@@ -204,7 +194,7 @@ enum vtoe_reason iba_open_req(struct iba_tenant *t,
 	if (reason)
 		return reason;
 	/* their remote is our local */
-	listener = iba_listener_find(vm, &req->remote);
+	listener = iba_listener_next(vm, &req->remote);
 	if (!listener)
 		return VTOE_REASON_NO_LISTENER;
 	if (listener->waiting >= listener->backlog)

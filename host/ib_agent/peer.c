@@ -337,13 +337,11 @@ static void make_room(struct iba_control *c)
 static void peer_accept(int fd, uint32_t events, void *ctx)
 {
 	struct iba_control *c = ctx;
-	struct sockaddr_storage addr = { 0 };
-	socklen_t len = sizeof(addr);
-	int sock;
+	struct sockaddr_storage addr;
+	int sock = iba_accept(&c->peer_in, &addr);
 
+	(void)fd;
 	(void)events;
-	sock = accept4(fd, (struct sockaddr *)&addr, &len,
-		       SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (sock < 0)
 		return;
 	set_options(sock);
@@ -451,10 +449,9 @@ bool iba_peers_tick(struct iba_control *c, uint64_t now_us)
 int iba_peers_start(struct iba_control *c, const uint8_t key[IBA_KEY_LEN])
 {
 	char name[SOCKADDR_STRLEN];
-	int one = 1;
+	int fd, one = 1;
 
 	TAILQ_INIT(&c->peers);
-	c->peer_fd = -1;
 	if (!iba_config_allows(c->cfg, VTOE_FABRIC_TCP))
 		return 0; /* nothing to talk about */
 	c->tls = iba_tls_ctx_create(key);
@@ -462,23 +459,23 @@ int iba_peers_start(struct iba_control *c, const uint8_t key[IBA_KEY_LEN])
 		log_err("TLS: %s", iba_tls_error());
 		return -ENOMEM;
 	}
-	c->peer_fd = socket(c->cfg->listen.ss_family,
-			    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (c->peer_fd < 0 ||
-	    setsockopt(c->peer_fd, SOL_SOCKET, SO_REUSEADDR, &one,
-		       sizeof(one)) < 0 ||
-	    bind(c->peer_fd, (const struct sockaddr *)&c->cfg->listen,
+	fd = socket(c->cfg->listen.ss_family,
+		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+	    bind(fd, (const struct sockaddr *)&c->cfg->listen,
 		 sockaddr_len(&c->cfg->listen)) < 0 ||
-	    listen(c->peer_fd, INCOMING_MAX) < 0) {
+	    listen(fd, INCOMING_MAX) < 0) {
 		int err = -errno;
 
 		log_err("listen %s: %s", sockaddr_format(&c->cfg->listen, name),
 			strerror(-err));
+		if (fd >= 0)
+			close(fd);
 		return err;
 	}
-	c->peer_source = loop_add_fd(c->loop, c->peer_fd, EPOLLIN, peer_accept,
-				     c);
-	return c->peer_source ? 0 : -errno;
+	return iba_acceptor_start(&c->peer_in, c->loop, "peers", fd,
+				  peer_accept, c);
 }
 
 /* Also in a forked child, which shares the sockets: nothing is said on them. */
@@ -497,9 +494,10 @@ void iba_peers_stop(struct iba_control *c)
 			close(peer->fd);
 		peer_free(peer);
 	}
-	if (c->peer_fd >= 0)
-		close(c->peer_fd);
-	c->peer_fd = -1;
+	/* the rest of it is the loop's, which is not the child's */
+	if (c->peer_in.fd >= 0)
+		close(c->peer_in.fd);
+	c->peer_in.fd = -1;
 	iba_tls_ctx_destroy(c->tls);
 	c->tls = NULL;
 }

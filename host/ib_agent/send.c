@@ -10,6 +10,14 @@
  * iba_slot_done() the chain goes back to the guest; within a path in order,
  * between paths as they come, so that a slow host does not hold up the others.
  *
+ * How much of a VM the fabrics hold at once is bounded: on a lane it stands in
+ * front of what other VMs send. A VM that has QUEUED_MAX bytes there is throttled,
+ * its SWQ (and a command that waits for it) left alone until half of that has
+ * gone. It is one bound for all lanes, so a host that does not take what it is
+ * sent holds up this VM's other connections too, once its share is used up; the
+ * end of the lane, after TCP_USER_TIMEOUT at the latest, gives all of it back. The
+ * fabric `local` holds nothing.
+ *
  * Credit that rides on a message is merged into conn->rx_credit, from which
  * every message to the peer is stamped: a CREDIT that has to wait is replaced by
  * newer ones and never queues.
@@ -29,6 +37,7 @@
 
 #define PASS_MESSAGES 128
 #define PASS_BYTES (512u << 10)
+#define QUEUED_MAX (2u << 20) /* and what the last message has more */
 
 /* ---- slots ---- */
 
@@ -72,8 +81,23 @@ void iba_slot_done(struct iba_slot *slot)
 	}
 	free_iov(slot);
 	slot->busy = false;
+	vm->tx_queued -= slot->len;
+	if (vm->tx_throttled && vm->tx_queued <= QUEUED_MAX / 2) {
+		vm->tx_throttled = false;
+		iba_tenant_ready(vm);
+	}
 	virtq_push(&vm->queue[IBA_Q_SWQ].vq, slot->head, 0);
 	iba_tenant_dirty(vm);
+}
+
+/* Nothing more may be taken from its SWQ before iba_slot_done() says so. */
+static bool throttled(struct iba_vm *vm)
+{
+	if (vm->tx_queued >= QUEUED_MAX && !vm->tx_throttled) {
+		vm->tx_throttled = true;
+		vm->stats.tx_throttled++;
+	}
+	return vm->tx_throttled;
 }
 
 /* The payload's buffers, without the header in front. */
@@ -98,6 +122,7 @@ static bool fill_slot(struct iba_slot *slot, const struct virtq_chain *chain,
 	slot->niov = (uint16_t)n;
 	slot->len = len;
 	slot->busy = true;
+	slot->vm->tx_queued += len;
 	return true;
 }
 
@@ -290,7 +315,8 @@ bool iba_send_run(struct iba_vm *vm)
 
 	if (!swq->running || !vm->hello)
 		return false;
-	while (budget.messages && budget.bytes && take_one(vm, &budget))
+	while (budget.messages && budget.bytes && !throttled(vm) &&
+	       take_one(vm, &budget))
 		if (budget.messages == PASS_MESSAGES - 1)
 			virtq_disable_kicks(swq);
 	return budget.messages < PASS_MESSAGES;
@@ -306,7 +332,7 @@ bool iba_send_until(struct iba_vm *vm, uint16_t mark,
 	if (virtq_before(swq, mark))
 		virtq_disable_kicks(swq);
 	while (virtq_before(swq, mark) && !vm->fault) {
-		if (!budget->messages || !budget->bytes)
+		if (!budget->messages || !budget->bytes || throttled(vm))
 			return false;
 		/* none: it passed malformed ones, or the guest took its index
 		 * back */

@@ -8,6 +8,7 @@
 #include "agent.h"
 #include "lane.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -76,6 +77,8 @@ static void print_vm(FILE *out, const struct iba_vm *vm)
 	FIELD(out, s, tx_msgs);
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_credits);
+	FIELD(out, s, tx_throttled);
+	FIELD(out, vm, tx_queued);
 	FIELD(out, s, rx_msgs);
 	FIELD(out, s, rx_bytes);
 	print_queue(out, "cr", &vm->queue[IBA_Q_CR].vq);
@@ -103,6 +106,23 @@ static void print_lane(FILE *out, const struct iba_lane *lane)
 	FIELD(out, s, rx_calls);
 	FIELD(out, s, rx_staged);
 	fprintf(out, "\"queued\":%u}", lane->tx.count);
+}
+
+/* Whole: the watchdog (tenant.c) interrupts who waits for stderr's reader. */
+static void write_all(const char *text, size_t len)
+{
+	while (len) {
+		ssize_t n = write(STDERR_FILENO, text, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			log_err("statistics: cannot write");
+			return;
+		}
+		text += n;
+		len -= (size_t)n;
+	}
 }
 
 void iba_stats_print(const struct iba_tenant *t)
@@ -135,7 +155,7 @@ void iba_stats_print(const struct iba_tenant *t)
 	fputs("],", out);
 	print_drops(out, t->drops);
 	fputs("}\n", out);
-	if (fclose(out) == 0 && write(STDERR_FILENO, text, len) < 0)
-		log_err("statistics: cannot write");
+	if (fclose(out) == 0)
+		write_all(text, len);
 	free(text);
 }

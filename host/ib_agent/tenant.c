@@ -16,6 +16,12 @@
  * in meanwhile may the loop sleep. With `poll adaptive` it goes on polling, with
  * doorbells off, for the configured time after the last work.
  *
+ * Watchdog. Nothing here waits but the loop, and what a VM's front end makes wait
+ * (virtq.h). So that it does not stop the tenant's other VMs for ever a signal
+ * comes once in a second: whatever waits then returns EINTR. All other calls are
+ * non-blocking, for which there is no EINTR, or are made again; but for a log
+ * line, which is lost if nobody has read stderr for so long.
+ *
  * References: see agent.h. VMs with a fault, dead connections and lanes are
  * freed at the end of the pass only.
  */
@@ -29,6 +35,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "conf.h"
@@ -37,6 +44,7 @@
 
 #define TICK_MS 100
 #define IDLE_LIFE_US (60 * 1000000ull)
+#define WATCHDOG_S 1
 #define ROUNDS_MAX 4 /* of a pass, before the loop looks at sockets again */
 
 /* ---- lists ---- */
@@ -127,9 +135,10 @@ static bool rest_ready(struct iba_tenant *t)
 		bool more = false;
 
 		next = TAILQ_NEXT(vm, ready_link);
-		if (cr->running)
+		/* one that is throttled becomes ready without a doorbell */
+		if (cr->running && !(vm->tx_throttled && vm->cmd_waits))
 			more |= virtq_enable_kicks(cr);
-		if (swq->running && vm->hello)
+		if (swq->running && vm->hello && !vm->tx_throttled)
 			more |= virtq_enable_kicks(swq);
 		if (more)
 			return true;
@@ -221,6 +230,36 @@ static void tick(void *ctx)
 		iba_tenant_need_tick(t);
 }
 
+/* ---- the watchdog ---- */
+
+static void watchdog_rings(int sig)
+{
+	(void)sig; /* it is the interruption that counts */
+}
+
+static int watchdog_prepare(void)
+{
+	const struct sigaction action = { .sa_handler = watchdog_rings };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	if (sigaction(SIGALRM, &action, NULL) < 0 ||
+	    sigprocmask(SIG_UNBLOCK, &set, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+void iba_tenant_watchdog(bool on)
+{
+	struct itimerval it = { { 0, 0 }, { 0, 0 } };
+
+	if (on)
+		it.it_value.tv_sec = it.it_interval.tv_sec = WATCHDOG_S;
+	if (setitimer(ITIMER_REAL, &it, NULL) < 0)
+		log_err("watchdog: %s", strerror(errno));
+}
+
 /* ---- main ---- */
 
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
@@ -305,7 +344,7 @@ static const char *const syscalls[] = {
 	"sendmsg", "recvmsg", "sendto", "recvfrom", "readv", "writev",
 	"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",
 	"fcntl", "fstat", "newfstatat", "mmap", "munmap", "mremap", "madvise",
-	"getrandom", "poll", "ppoll", "signalfd4",
+	"getrandom", "poll", "ppoll", "signalfd4", "setitimer",
 	NULL,
 };
 
@@ -323,6 +362,8 @@ static int tenant_start(struct iba_tenant *t)
 	if (!t->tick || !t->poller || !t->ctl_source)
 		return -ENOMEM;
 	err = loop_stop_on_signals(t->loop);
+	if (!err)
+		err = watchdog_prepare();
 	if (err)
 		return err;
 	if (iba_config_allows(t->cfg, VTOE_FABRIC_TCP)) {
@@ -374,7 +415,7 @@ int iba_tenant_main(const struct iba_config *cfg, uint32_t tenant, int ctl_fd)
 	t->cfg = cfg;
 	t->id = tenant;
 	t->ctl_fd = ctl_fd;
-	t->data_fd = -1;
+	t->data_in.fd = -1;
 	t->empty_since_us = loop_now_us();
 	TAILQ_INIT(&t->vms);
 	TAILQ_INIT(&t->ready);

@@ -16,11 +16,13 @@
  * Threat model: the shim may have been taken over by its guest, so a message is
  * checked by attach_recv(), and then here: no two queues of a kind, nothing
  * outside the memory table, sizes bounded. What is wrong closes this attachment
- * and nothing else. (A descriptor whose file is truncated later makes an access
- * fault, which ends this tenant's process; other tenants do not share it.)
+ * and nothing else. A doorbell or interrupt that makes us wait, as its maker can
+ * have it do at any time, is interrupted (tenant.c) and ends the session. (A
+ * descriptor whose file is truncated later makes an access fault, which ends this
+ * tenant's process, and one of a file system that does not answer stops it; other
+ * tenants do not share it.)
  */
 #include "agent.h"
-#include "conf.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -30,7 +32,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ROUTES_MAX 4096
+#define SHIM_MESSAGES 64 /* of one, before others are looked at */
 
 /* ---- answers ---- */
 
@@ -66,12 +68,35 @@ static bool any_running(const struct iba_vm *vm)
 	return false;
 }
 
+/* It made us wait: once is enough, also while its session ends. */
+static void vm_blocks(struct iba_vm *vm)
+{
+	for (int i = 0; i < IBA_Q_COUNT; i++)
+		virtq_set_call(&vm->queue[i].vq, -1);
+	iba_vm_fault(vm, "a doorbell or interrupt of it blocks");
+}
+
+/* Shows what is used and interrupts the guest. False: see vm_blocks(). */
+static bool notify(struct iba_queue *q)
+{
+	virtq_publish_notify(&q->vq);
+	if (q->vq.blocked)
+		vm_blocks(q->vm);
+	return !q->vq.blocked;
+}
+
 static void queue_kicked(int fd, uint32_t events, void *ctx)
 {
 	struct iba_queue *q = ctx;
 
 	(void)fd;
+	if (q->vm->fault)
+		return;
 	virtq_ack_kick(&q->vq);
+	if (q->vq.blocked) {
+		vm_blocks(q->vm);
+		return;
+	}
 	/* a pipe that nobody will ring any more would be ready for ever */
 	if (events & (EPOLLHUP | EPOLLERR)) {
 		loop_remove_fd(q->kick);
@@ -109,7 +134,7 @@ static void queue_stop(struct iba_queue *q)
 	q->kick = NULL;
 	if (q->vq.running) {
 		return_kept(q);
-		virtq_publish_notify(&q->vq);
+		notify(q);
 	}
 	free(q->kept); /* the next ring may be longer */
 	q->kept = NULL;
@@ -151,6 +176,18 @@ static void *map_inflight(int fd, uint64_t offset)
 	map = mmap(NULL, VNET_INFLIGHT_STRIDE, PROT_READ | PROT_WRITE,
 		   MAP_SHARED, fd, (off_t)offset);
 	return map == MAP_FAILED ? NULL : map;
+}
+
+/*
+ * An eventfd or a pipe. Another file may make us wait and then not say so by
+ * EINTR: a socket with a low-water mark, something on a network.
+ */
+static bool is_doorbell(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 &&
+	       (S_ISFIFO(st.st_mode) || !(st.st_mode & S_IFMT));
 }
 
 static int queue_start(struct iba_vm *vm, struct iba_queue *q,
@@ -203,7 +240,8 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 	virtq_set_call(&q->vq, msg->fds[1]);
 	q->inflight = map_inflight(msg->fds[2], le64toh(start->inflight_offset));
 	close(msg->fds[2]);
-	if (!q->inflight || queue_start(vm, q, start) < 0) {
+	if (!q->inflight || !is_doorbell(q->vq.kick_fd) ||
+	    !is_doorbell(q->vq.call_fd) || queue_start(vm, q, start) < 0) {
 		log_warn("vm %s: queue %u cannot be started", vm->name,
 			 le16toh(start->queue));
 		queue_stop(q);
@@ -289,110 +327,16 @@ static int do_mem_table(struct iba_vm *vm, struct attach_msg *msg)
 
 /* ---- routes ---- */
 
-static struct iba_route *find_route(struct iba_vm *vm,
-				    const uint8_t mac[VNET_MAC_LEN])
-{
-	struct iba_route *route;
-
-	LIST_FOREACH(route, &vm->routes, link)
-		if (!memcmp(route->mac, mac, VNET_MAC_LEN))
-			return route;
-	return NULL;
-}
-
-static void forget_routes(struct iba_vm *vm)
-{
-	struct iba_route *route;
-
-	while ((route = LIST_FIRST(&vm->routes))) {
-		LIST_REMOVE(route, link);
-		free(route);
-	}
-	vm->route_count = 0;
-}
-
-static int ask_shim(struct iba_vm *vm, struct iba_route *route)
-{
-	struct vnet_attach_resolve resolve = { { 0 }, { 0 } };
-	int ret;
-
-	memcpy(resolve.mac, route->mac, VNET_MAC_LEN);
-	route->seq = ++vm->seq;
-	ret = attach_send(vm->fd, VNET_ATTACH_RESOLVE, route->seq, &resolve,
-			  NULL, 0);
-	route->asked = ret == 0;
-	return ret;
-}
-
-int iba_vm_resolve(struct iba_vm *vm, const uint8_t mac[VNET_MAC_LEN],
-		   struct vtoe_addr *agent)
-{
-	struct iba_route *route = find_route(vm, mac);
-
-	if (route && route->known) {
-		*agent = route->agent;
-		return 1;
-	}
-	if (!route) {
-		/* the guest chooses the MACs: a full table starts anew */
-		if (vm->route_count >= ROUTES_MAX)
-			forget_routes(vm);
-		route = calloc(1, sizeof(*route));
-		if (!route)
-			return -ENOMEM;
-		memcpy(route->mac, mac, VNET_MAC_LEN);
-		LIST_INSERT_HEAD(&vm->routes, route, link);
-		vm->route_count++;
-	}
-	return route->asked ? 0 : ask_shim(vm, route);
-}
-
 static int do_resolve_reply(struct iba_vm *vm, struct attach_msg *msg)
 {
-	const struct vnet_attach_resolve_reply *reply = &msg->u.resolve_reply;
-	uint32_t seq = le32toh(msg->hdr.seq), status = le32toh(reply->status);
-	struct sockaddr_storage addr;
-	struct vtoe_addr agent = reply->agent;
-	uint8_t mac[VNET_MAC_LEN];
-	struct iba_route *route;
-
-	LIST_FOREACH(route, &vm->routes, link)
-		if (route->asked && route->seq == seq)
-			break;
-	if (!route) /* asked before a ROUTE_CHANGED */
-		return 0;
-	route->asked = false;
-	memcpy(mac, route->mac, sizeof(mac));
-	if (!status && (sockaddr_from_vtoe(&agent, &addr) < 0 || !agent.port))
-		return -EPROTO;
-	if (status) {
-		LIST_REMOVE(route, link);
-		free(route);
-		vm->route_count--;
-		if (status >= VTOE_REASON_COUNT)
-			status = VTOE_REASON_NO_ROUTE;
-		iba_open_resolved(vm, mac, NULL, status);
-		return 0;
-	}
-	route->known = true;
-	route->agent = agent;
-	iba_open_resolved(vm, mac, &agent, VTOE_REASON_NONE);
-	return 0;
+	return iba_route_answer(vm, le32toh(msg->hdr.seq),
+				&msg->u.resolve_reply);
 }
 
 static int do_route_changed(struct iba_vm *vm, struct attach_msg *msg)
 {
-	struct iba_conn *conn;
-
 	(void)msg;
-	forget_routes(vm);
-	/* those that wait for an answer ask again */
-	TAILQ_FOREACH(conn, &vm->tenant->opening, time_link) {
-		struct vtoe_addr agent;
-
-		if (conn->vm == vm && conn->state == VTOE_CONN_ADDR_WAIT)
-			iba_vm_resolve(vm, conn->remote_mac, &agent);
-	}
+	iba_routes_changed(vm);
 	return 0;
 }
 
@@ -418,7 +362,7 @@ static void shim_readable(int fd, uint32_t events, void *ctx)
 	int ret;
 
 	(void)events;
-	while (!vm->fault) {
+	for (int i = 0; i < SHIM_MESSAGES && !vm->fault; i++) {
 		ret = attach_recv(fd, &msg);
 		if (ret == -EAGAIN)
 			return;
@@ -473,13 +417,18 @@ static struct iba_vm *vm_create(struct iba_tenant *t, int fd,
 		virtq_init(&vm->queue[i].vq);
 	}
 	TAILQ_INIT(&vm->events);
-	vm->source = loop_add_fd(t->loop, fd, EPOLLIN, shim_readable, vm);
+	for (int i = 0; i < IBA_LISTEN_HASH; i++)
+		TAILQ_INIT(&vm->listen[i]);
+	if (iba_routes_init(vm) == 0)
+		vm->source = loop_add_fd(t->loop, fd, EPOLLIN, shim_readable,
+					 vm);
 	if (!vm->source) {
 		free(vm);
 		return NULL;
 	}
 	TAILQ_INSERT_TAIL(&t->vms, vm, link);
-	t->vm_count++;
+	if (!t->vm_count++)
+		iba_tenant_watchdog(true);
 	return vm;
 }
 
@@ -533,10 +482,13 @@ void iba_vm_destroy(struct iba_vm *vm)
 		if (conn->vm == vm)
 			conn->vm = NULL;
 	for (int i = 0; i < IBA_Q_COUNT; i++)
+		if (vm->queue[i].vq.blocked) /* found by virtq_pop() */
+			vm_blocks(vm);
+	for (int i = 0; i < IBA_Q_COUNT; i++)
 		queue_stop(&vm->queue[i]);
 	iba_send_slots_destroy(vm);
 	guest_mem_clear(&vm->mem);
-	forget_routes(vm);
+	iba_routes_free(vm);
 	for (size_t i = 0; i < sizeof(vm->sid) / sizeof(vm->sid[0]); i++)
 		free(vm->sid[i]);
 	if (vm->ready)
@@ -544,7 +496,8 @@ void iba_vm_destroy(struct iba_vm *vm)
 	if (vm->dirty)
 		TAILQ_REMOVE(&t->dirty, vm, dirty_link);
 	TAILQ_REMOVE(&t->vms, vm, link);
-	t->vm_count--;
+	if (!--t->vm_count)
+		iba_tenant_watchdog(false);
 	loop_remove_fd(vm->source);
 	close(vm->fd);
 	free(vm);
@@ -591,7 +544,7 @@ static void return_all(struct iba_vm *vm, struct iba_queue *q)
 	while (virtq_before(vq, mark))
 		if (virtq_pop(vq, chain) > 0)
 			virtq_push(vq, chain->head, 0);
-	virtq_publish_notify(vq);
+	notify(q);
 }
 
 void iba_vm_return_buffers(struct iba_vm *vm)
@@ -613,6 +566,6 @@ void iba_vm_publish(struct iba_vm *vm)
 			virtq_publish(&vm->queue[i].vq);
 	iba_event_flush(vm);
 	for (int i = 0; i < IBA_Q_COUNT; i++)
-		if (vm->queue[i].vq.running)
-			virtq_publish_notify(&vm->queue[i].vq);
+		if (vm->queue[i].vq.running && !notify(&vm->queue[i]))
+			return;
 }

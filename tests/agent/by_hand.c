@@ -206,18 +206,25 @@ void open_lane(struct lane_by_hand *l)
 		ok(false, "lane opens");
 }
 
-/* A connection from the hand-made lane to a guest. Its CID at the agent. */
 uint32_t open_conn(struct lane_by_hand *l, struct guest *g, uint32_t sid,
 			  const struct vtoe_credit *grant,
 			  const struct vtoe_credit *ours)
+{
+	open_lane(l);
+	return open_another(l, g, 0x1234, sid, grant, ours);
+}
+
+uint32_t open_another(struct lane_by_hand *l, struct guest *g, uint32_t cid,
+		      uint32_t sid, const struct vtoe_credit *grant,
+		      const struct vtoe_credit *ours)
 {
 	struct vtoe_msg_hdr hdr;
 	struct vnet_lane_req req;
 	struct vnet_lane_rep rep;
 	struct vtoe_event ev;
 
-	open_lane(l);
 	make_req(&hdr, &req);
+	req.cid = htole32(cid);
 	hdr.credit = *ours;
 	memcpy(req.remote_mac, g->mac, VNET_MAC_LEN);
 	lane_send(l, &hdr, &req, sizeof(req));
@@ -225,7 +232,7 @@ uint32_t open_conn(struct lane_by_hand *l, struct guest *g, uint32_t sid,
 	    guest_accept(g, le32toh(ev.cid), sid, grant))
 		return 0;
 	if (recv(l->fd, &hdr, sizeof(hdr), MSG_WAITALL) != sizeof(hdr) ||
-	    hdr.type != VTOE_MSG_REP || le32toh(hdr.id) != 0x1234 ||
+	    hdr.type != VTOE_MSG_REP || le32toh(hdr.id) != cid ||
 	    recv(l->fd, &rep, sizeof(rep), MSG_WAITALL) != sizeof(rep))
 		return 0;
 	return le32toh(rep.cid);

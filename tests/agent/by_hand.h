@@ -47,9 +47,14 @@ void lane_send(struct lane_by_hand *l, const void *hdr, const void *body,
 		      size_t len);
 uint32_t lane_rejected(struct lane_by_hand *l, unsigned int type);
 void open_lane(struct lane_by_hand *l);
+/* A connection from a new hand-made lane to a guest. Its CID at the agent. */
 uint32_t open_conn(struct lane_by_hand *l, struct guest *g, uint32_t sid,
 			  const struct vtoe_credit *grant,
 			  const struct vtoe_credit *ours);
+/* Another one on that lane; ours has this CID, the first has 0x1234. */
+uint32_t open_another(struct lane_by_hand *l, struct guest *g, uint32_t cid,
+		      uint32_t sid, const struct vtoe_credit *grant,
+		      const struct vtoe_credit *ours);
 bool lane_read(struct lane_by_hand *l, void *buf, size_t len);
 
 #endif /* AGENT_BY_HAND_H */

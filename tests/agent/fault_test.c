@@ -7,6 +7,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -135,6 +136,57 @@ static void test_listener_gone(void)
 	streams_reset();
 }
 
+/* Which of the listeners is asked by the next connect to this port; rejects it. */
+static uint32_t who_is_asked(uint16_t port)
+{
+	struct vtoe_addr local = addr4(1, bed.next_port++);
+	struct vtoe_addr remote = addr4(2, port);
+	struct vtoe_cmd cmd = { .opcode = htole16(VTOE_CMD_REJECT) };
+	struct vtoe_credit grant = credit_of(0, 1000, 1, 1);
+	struct vtoe_reply reply;
+	struct vtoe_event ev;
+	struct stream a;
+
+	stream_init(&a, &bed.a, bed.next_sid++, &a);
+	guest_connect(&bed.a, a.sid, &local, &remote, 2, &grant);
+	if (!guest_wait_event(&bed.b, VTOE_EV_CONNECT_REQUEST, &ev))
+		return 0;
+	cmd.u.reject.cid = ev.cid;
+	cmd.u.reject.reason = htole32(VTOE_REASON_POLICY);
+	guest_command(&bed.b, &cmd, &reply);
+	stream_wait_broken(&a);
+	stream_close(&a, 0);
+	streams_reset();
+	return le32toh(ev.sid);
+}
+
+/* SO_REUSEPORT: several listeners of one address share what comes. */
+static void test_listeners_share(void)
+{
+	struct vtoe_addr any = { .family = 4, .port = htobe16(6100) };
+	struct vtoe_addr one = addr4(2, 6100);
+	unsigned int asked[4] = { 0 };
+
+	for (uint32_t i = 0; i < 3; i++)
+		is_int(guest_listen(&bed.b, 860 + i, &any), 0,
+		       "a listener on the same port");
+	for (int i = 0; i < 6; i++)
+		asked[(who_is_asked(6100) - 860) % 4]++;
+	ok(asked[0] == 2 && asked[1] == 2 && asked[2] == 2,
+	   "three listeners are asked in turn");
+	is_int(guest_listen(&bed.b, 863, &one), 0, "one on the very address");
+	ok(who_is_asked(6100) == 863 && who_is_asked(6100) == 863,
+	   "goes before them");
+	is_int(guest_simple(&bed.b, VTOE_CMD_CLOSE, 863, 0) |
+	       guest_simple(&bed.b, VTOE_CMD_CLOSE, 861, 0), 0, "two close");
+	memset(asked, 0, sizeof(asked));
+	for (int i = 0; i < 4; i++)
+		asked[(who_is_asked(6100) - 860) % 4]++;
+	ok(asked[0] == 2 && asked[2] == 2, "the other two are asked in turn");
+	is_int(guest_simple(&bed.b, VTOE_CMD_CLOSE, 860, 0) |
+	       guest_simple(&bed.b, VTOE_CMD_CLOSE, 862, 0), 0, "they close");
+}
+
 /* Nobody answers: the shim does not resolve, the peer's guest does not accept. */
 static void test_timeouts(void)
 {
@@ -162,6 +214,102 @@ static void test_timeouts(void)
 	bed_pump(&bed, 400); /* the other side counts its own five seconds */
 	is_int(guest_accept(&bed.b, le32toh(ev.cid), 832, &grant),
 	       VTOE_REASON_RESET, "a late ACCEPT is told so");
+	streams_reset();
+}
+
+/* CONNECT by g to one of 65536 MACs; the stream of it. */
+static int connect_far(struct guest *g, struct stream *s, uint16_t number)
+{
+	struct vtoe_cmd cmd = { .opcode = htole16(VTOE_CMD_CONNECT),
+				.sid = htole32(s->sid) };
+	struct vtoe_reply reply;
+	int ret = guest_simple(g, VTOE_CMD_SOCKET, s->sid, 0);
+
+	cmd.u.connect.local = addr4(1, 1);
+	cmd.u.connect.remote = addr4(9, 1);
+	memcpy(cmd.u.connect.next_hop, (uint8_t[]){ 2, 1, 0, 0 }, 4);
+	cmd.u.connect.next_hop[4] = (uint8_t)(number >> 8);
+	cmd.u.connect.next_hop[5] = (uint8_t)number;
+	return ret ? ret : guest_command(g, &cmd, &reply);
+}
+
+static bool fails_now(struct stream *s)
+{
+	return stream_wait_broken(s) && s->event == VTOE_EV_ROUTE_ERROR &&
+	       stream_close(s, 0) == 0;
+}
+
+#define MACS 4200 /* more than the agent keeps */
+#define WAITERS 9
+
+/*
+ * On one host: what is not here has a route, but no path. Some wait for an
+ * answer while others fill the table of the answers.
+ */
+static void test_routes(void)
+{
+	struct vnet_attach_resolve_reply answer = { .agent = bed.a.route };
+	unsigned int refused = 0, failed = 0, asked;
+	struct stream s, waiter[WAITERS];
+	static struct guest g;
+	uint32_t seq;
+
+	is_int(guest_start(&g, bed.agent[0].socket, "r", BED_TENANT, 73, NULL), 0,
+	       "a third guest");
+	g.route = bed.a.route;
+	g.route_reason = 0;
+	g.mute = true;
+	for (uint32_t i = 0; i < WAITERS; i++) {
+		stream_init(&waiter[i], &g, 2 + i, &waiter[i]);
+		refused += connect_far(&g, &waiter[i], 0) != 0;
+	}
+	is_int(refused, 0, "its connects wait");
+	for (int i = 0; i < 10; i++)
+		guest_poll(&g, 2);
+	is_int(g.resolves, 1, "for one answer");
+	seq = g.resolve_seq;
+	g.mute = false;
+	is_int(guest_simple(&g, VTOE_CMD_CLOSE, 5, 0), 0, "one is closed");
+	for (uint16_t i = 1; i <= MACS; i++) {
+		s.sid = 20u + i;
+		refused += connect_far(&g, &s, i) != 0;
+	}
+	for (int i = 0; i < 200 && g.resolves < MACS + 1; i++)
+		guest_poll(&g, 5);
+	ok(!refused && g.resolves == MACS + 1, "each of many others is asked for");
+	asked = g.resolves;
+	s.sid = 20u + MACS + 1;
+	connect_far(&g, &s, MACS);
+	for (int i = 0; i < 10; i++)
+		guest_poll(&g, 2);
+	is_int(g.resolves, asked, "and known then");
+	g.ev_out = g.ev_in;
+	/* of another number: nobody has asked that */
+	attach_send(g.fd, VNET_ATTACH_RESOLVE_REPLY, seq ^ 1 << 20, &answer,
+		    NULL, 0);
+	attach_send(g.fd, VNET_ATTACH_RESOLVE_REPLY, seq, &answer, NULL, 0);
+	for (uint32_t i = 0; i < WAITERS; i++)
+		failed += waiter[i].sid != 5 && fails_now(&waiter[i]);
+	is_int(failed, WAITERS - 1, "the first answer is still awaited, by all");
+	guest_stop(&g);
+	streams_reset();
+}
+
+/* The shim's routes change while one is asked for. */
+static void test_route_changed(void)
+{
+	unsigned int asked;
+	struct stream s;
+
+	stream_init(&s, &bed.a, 880, &s);
+	bed.a.mute = true;
+	is_int(connect_far(&bed.a, &s, 60000), 0, "a connect that waits");
+	bed_pump(&bed, 20);
+	bed.a.mute = false;
+	asked = bed.a.resolves;
+	attach_send(bed.a.fd, VNET_ATTACH_ROUTE_CHANGED, 1, NULL, NULL, 0);
+	ok(fails_now(&s), "is asked for again");
+	is_int(bed.a.resolves - asked, 1, "and alone");
 	streams_reset();
 }
 
@@ -384,7 +532,7 @@ static void test_bad_fds(void)
 	static struct guest g;
 	int file = memfd_create("no doorbell", MFD_CLOEXEC);
 	unsigned int cpu;
-	int kick[2], call[2];
+	int kick[2], call[2], pair[2];
 
 	is_int(guest_start(&g, bed.agent[0].socket, "e", BED_TENANT, 67, NULL), 0,
 	       "a third guest");
@@ -411,12 +559,69 @@ static void test_bad_fds(void)
 		       VTOE_REASON_PROTOCOL, "a doorbell that cannot be watched");
 	is_int(guest_queue_start(&g, G_SWQ, g.q[G_SWQ].kick_fd,
 				 g.q[G_SWQ].call_fd), 0, "it starts with a good one");
+	is_int(guest_queue_stop(&g, G_EQ), 0, "EQ stops");
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+		bail_out("socketpair");
+	is_int(guest_queue_start(&g, G_EQ, pair[0], call[1]),
+	       VTOE_REASON_PROTOCOL, "a doorbell that is a socket");
+	is_int(guest_queue_start(&g, G_EQ, g.q[G_EQ].kick_fd, file),
+	       VTOE_REASON_PROTOCOL, "interrupts into a file");
+	close(pair[0]);
+	close(pair[1]);
 	close(kick[0]);
 	close(call[1]);
 	close(file);
 	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 12345, 0),
 	       VTOE_REASON_PROTOCOL, "others do not notice");
 	guest_stop(&g);
+}
+
+/*
+ * A front end that has made its interrupt wait: for the flags of the eventfd are
+ * its own as well, and it is full. The other VMs of the tenant wait a second.
+ */
+static void test_blocking_call(void)
+{
+	static struct guest g;
+	struct ring_piece piece[2];
+	struct ring_driver *cr = &g.q[G_CR];
+	const uint64_t most = UINT64_MAX - 1;
+	struct stream a, b;
+	uint64_t count;
+
+	is_int(guest_start(&g, bed.agent[0].socket, "h", BED_TENANT, 72, NULL), 0,
+	       "a third guest");
+	is_int(bed_open(&bed, &a, &b), 0, "others have a connection");
+	for (int i = 0; i < G_QUEUES; i++) {
+		int fd = g.q[i].call_fd;
+
+		(void)!read(fd, &count, sizeof(count));
+		if (write(fd, &most, sizeof(most)) != sizeof(most) ||
+		    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK))
+			bail_out("eventfd");
+		ring_driver_enable_calls(&g.q[i]);
+	}
+	piece[0] = (struct ring_piece){ g.cmd_gpa, sizeof(struct vtoe_cmd) };
+	piece[1] = (struct ring_piece){ g.cmd_gpa + sizeof(struct vtoe_cmd),
+					sizeof(struct vtoe_reply) };
+	ring_driver_add(cr, piece, 1, 1, &g, 0);
+	ring_driver_kick(cr);
+	usleep(20000);
+	ok(stream_exchange(&a, &b, 100000, G_LARGE),
+	   "which goes on while an interrupt of the guest is stuck");
+	/* without taking from the eventfd, as guest_poll() would if it slept */
+	for (int i = 0; i < 300 && !g.eof; i++) {
+		guest_poll(&g, 0);
+		usleep(10000);
+	}
+	ok(g.eof, "and its session ends");
+	ok(agent_logged(&bed.agent[0], "interrupt of it blocks"),
+	   "the log says why");
+	guest_stop(&g);
+	is_int(stream_close(&a, 0), 0, "close");
+	ok(stream_wait_broken(&b), "reset");
+	is_int(stream_close(&b, 0), 0, "close");
+	streams_reset();
 }
 
 /* More on the SWQ than a pass takes, and a command that may not overtake it. */
@@ -544,6 +749,43 @@ static void test_refused_hello(void)
 	close(fd);
 }
 
+/* An agent that has a list of VMs. */
+static void test_listed(void)
+{
+	static const struct {
+		const char *what, *name;
+		uint32_t tenant;
+		uint8_t mac;
+	} wrong[] = {
+		{ "a VM that is in no row", "w", BED_TENANT, 9 },
+		{ "one with the MAC address of a row alone", "w", BED_TENANT, 1 },
+		{ "one with its name alone", "v", BED_TENANT, 2 },
+		{ "one of another tenant", "v", BED_TENANT + 1, 1 },
+	};
+	static struct guest g;
+	struct test_agent agent;
+
+	is_int(agent_start(&agent, 21, TEST_KEY,
+			   "fabric local\n"
+			   "vm v tenant 7 mac 02:00:00:00:00:01\n", NULL), 0,
+	       "an agent with a list of VMs");
+	for (unsigned int i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		is_int(guest_start(&g, agent.socket, wrong[i].name,
+				   wrong[i].tenant, wrong[i].mac, NULL),
+		       VTOE_REASON_TENANT, wrong[i].what);
+		guest_stop(&g);
+	}
+	ok(agent_logged(&agent,
+			"vm v: refused: tenant: if it is right, add \"vm v tenant 8 mac 02:00:00:00:00:01\" to /"),
+	   "the log says what to do");
+	is_int(guest_start(&g, agent.socket, "v", BED_TENANT, 1, NULL), 0,
+	       "the one of the list attaches");
+	kill(agent.pid, SIGUSR1);
+	ok(agent_logged(&agent, "\"shims_refused\":4,"), "refusals are counted");
+	guest_stop(&g);
+	is_int(agent_stop(&agent), 0, "agent ends cleanly");
+}
+
 static void run(unsigned int agents)
 {
 	unsigned int before, after;
@@ -556,12 +798,18 @@ static void run(unsigned int agents)
 	test_give_up();
 	agent_processes(&bed.agent[0], &before); /* lanes both ways are up */
 	test_listener_gone();
+	test_listeners_share();
+	if (agents == 1) {
+		test_routes();
+		test_route_changed();
+	}
 	for (int rule = 0; rule < RULES; rule++)
 		test_rule(rule);
 	test_strays();
 	test_not_posted();
 	test_hostile_rings();
 	test_bad_fds();
+	test_blocking_call();
 	test_command_waits();
 	test_bye();
 	test_vm_gone();
@@ -578,5 +826,6 @@ int main(void)
 	run(1);
 	note("tcp");
 	run(2);
+	test_listed();
 	return tap_done();
 }

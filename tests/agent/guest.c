@@ -90,6 +90,7 @@ static void answer_resolve(struct guest *g, const struct attach_msg *msg)
 	};
 
 	g->resolves++;
+	g->resolve_seq = le32toh(msg->hdr.seq);
 	if (g->mute)
 		return;
 	attach_send(g->fd, VNET_ATTACH_RESOLVE_REPLY, le32toh(msg->hdr.seq),

@@ -63,6 +63,7 @@ struct guest {
 	uint32_t route_reason;
 	bool mute;
 	unsigned int resolves;
+	uint32_t resolve_seq; /* of the last */
 	bool eof;
 	/* driver */
 	uint64_t cmd_gpa;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -18,6 +19,8 @@
 
 #include "config.h"
 #include "control.h"
+
+#define PIDS_MAX 64
 
 static void put_file(const char *dir, const char *name, const char *text)
 {
@@ -197,6 +200,40 @@ bool agent_logged(const struct test_agent *agent, const char *text)
 	return false;
 }
 
+/* The number behind "key": in the object of VM vm on this line; -1: not there. */
+static long long find_counter(const char *line, const char *vm, const char *key)
+{
+	char text[64];
+	const char *at;
+
+	snprintf(text, sizeof(text), "{\"name\":\"%s\",", vm);
+	at = strstr(line, text);
+	snprintf(text, sizeof(text), "\"%s\":", key);
+	at = at ? strstr(at, text) : NULL;
+	return at ? atoll(at + strlen(text)) : -1;
+}
+
+long long agent_vm_counter(const struct test_agent *agent, const char *vm,
+			   const char *key)
+{
+	static char line[65536];
+	long long value = -1;
+	FILE *f = fopen(agent->log, "r");
+
+	if (!f)
+		return -1;
+	fseek(f, 0, SEEK_END);
+	kill(agent->pid, SIGUSR1);
+	for (int i = 0; i < 300 && value < 0; i++) {
+		usleep(10000);
+		clearerr(f);
+		while (value < 0 && fgets(line, sizeof(line), f))
+			value = find_counter(line, vm, key);
+	}
+	fclose(f);
+	return value;
+}
+
 static unsigned int count_fds_of(pid_t pid)
 {
 	unsigned int count = 0;
@@ -212,24 +249,46 @@ static unsigned int count_fds_of(pid_t pid)
 	return count;
 }
 
-unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds)
+/* Main first, then the tenants'. */
+static unsigned int pids_of(const struct test_agent *agent, pid_t pid[PIDS_MAX])
 {
 	unsigned int count = 1;
 	char path[64];
-	int pid;
 	FILE *f;
 
-	*fds = count_fds_of(agent->pid);
+	pid[0] = agent->pid;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", agent->pid,
 		 agent->pid);
 	f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &pid) == 1) {
-		*fds += count_fds_of(pid);
+	while (f && count < PIDS_MAX && fscanf(f, "%d", &pid[count]) == 1)
 		count++;
-	}
 	if (f)
 		fclose(f);
 	return count;
+}
+
+unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds)
+{
+	pid_t pid[PIDS_MAX];
+	unsigned int count = pids_of(agent, pid);
+
+	*fds = 0;
+	for (unsigned int i = 0; i < count; i++)
+		*fds += count_fds_of(pid[i]);
+	return count;
+}
+
+void agent_limit_files(const struct test_agent *agent, unsigned int max)
+{
+	pid_t pid[PIDS_MAX];
+	unsigned int count = pids_of(agent, pid);
+	struct rlimit limit;
+
+	for (unsigned int i = 0; i < count; i++) {
+		prlimit(pid[i], RLIMIT_NOFILE, NULL, &limit);
+		limit.rlim_cur = max < limit.rlim_max ? max : limit.rlim_max;
+		prlimit(pid[i], RLIMIT_NOFILE, &limit, NULL);
+	}
 }
 
 static unsigned int cpu_ms_of(pid_t pid)
@@ -251,17 +310,10 @@ static unsigned int cpu_ms_of(pid_t pid)
 
 unsigned int agent_cpu_ms(const struct test_agent *agent)
 {
-	unsigned int ms = cpu_ms_of(agent->pid);
-	char path[64];
-	int pid;
-	FILE *f;
+	pid_t pid[PIDS_MAX];
+	unsigned int count = pids_of(agent, pid), ms = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", agent->pid,
-		 agent->pid);
-	f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &pid) == 1)
-		ms += cpu_ms_of(pid);
-	if (f)
-		fclose(f);
+	for (unsigned int i = 0; i < count; i++)
+		ms += cpu_ms_of(pid[i]);
 	return ms;
 }

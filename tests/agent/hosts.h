@@ -36,8 +36,13 @@ int agent_stop(struct test_agent *agent);
 void agent_kill(struct test_agent *agent); /* SIGKILL of the main process */
 /* Waits until the log has text; false: it did not come. */
 bool agent_logged(const struct test_agent *agent, const char *text);
+/* A counter of a VM, as SIGUSR1 prints it now; -1: it did not come. */
+long long agent_vm_counter(const struct test_agent *agent, const char *vm,
+			   const char *key);
 /* Processes of the agent (main and tenants) and their descriptors. */
 unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds);
+/* What each of them may have of those; UINT_MAX: what it had at first. */
+void agent_limit_files(const struct test_agent *agent, unsigned int max);
 /* What they have used of the CPU. */
 unsigned int agent_cpu_ms(const struct test_agent *agent);
 void agent_show_log(const struct test_agent *agent);

@@ -344,6 +344,181 @@ static void test_vm_gone_in_between(void)
 	streams_reset();
 }
 
+/* ---- a VM that sends more than its lane takes ---- */
+
+#define FLOOD 200 /* messages of G_LARGE */
+#define FLOOD_RING 256
+#define QUEUED_MAX (2u << 20)
+
+/* Reads the lane to the end of the flood. True: in order, and no byte is wrong;
+ * *other: bytes of it that came before the message of cid 0x77. */
+static bool read_flood(struct lane_by_hand *l, uint32_t seed, uint64_t *other)
+{
+	static uint8_t body[G_LARGE];
+	struct vtoe_msg_hdr hdr;
+	uint64_t offset = 0;
+	bool good = true;
+
+	*other = 0;
+	while (good && (offset < FLOOD * (uint64_t)G_LARGE || !*other)) {
+		uint32_t len;
+
+		if (!lane_read(l, &hdr, sizeof(hdr)))
+			return false;
+		len = le32toh(hdr.len);
+		if (len > sizeof(body) || (len && !lane_read(l, body, len)))
+			return false;
+		if (hdr.type == VTOE_MSG_DATA && le32toh(hdr.id) == 0x77) {
+			*other = offset + 1;
+			continue;
+		}
+		if (hdr.type != VTOE_MSG_DATA)
+			continue;
+		good = le64toh(hdr.offset) == offset && len == G_LARGE;
+		for (uint32_t i = 0; i < len; i += 61)
+			good &= body[i] == pattern(seed, offset + i);
+		offset += len;
+	}
+	return good;
+}
+
+/* A command that the answer of which is not awaited. */
+static void start_command(struct guest *g, unsigned int opcode, uint32_t sid)
+{
+	struct vtoe_cmd cmd = { .opcode = htole16((uint16_t)opcode),
+				.sid = htole32(sid) };
+	struct ring_piece piece[2] = {
+		{ g->cmd_gpa, sizeof(cmd) },
+		{ g->cmd_gpa + sizeof(cmd), sizeof(struct vtoe_reply) },
+	};
+
+	memcpy(ring_memory_at(&g->mem, g->cmd_gpa), &cmd, sizeof(cmd));
+	g->cmd_done = false;
+	ring_driver_add(&g->q[G_CR], piece, 1, 1, g, 0);
+	guest_kick(g, G_CR);
+}
+
+/*
+ * One VM has 13 MB to send, to a host that does not read for a while: little of
+ * it stands in front of what another VM sends on the same lane.
+ */
+static void test_throttle(void)
+{
+	static const struct guest_options opt = {
+		.swq_num = FLOOD_RING, .rwq_num = { 256, 64 }, .eq_buffers = 64,
+		.rwq_posted = { 16, 4 },
+	};
+	struct vtoe_credit grant = credit_of(0, 1 << 20, 10, 4);
+	struct vtoe_credit ours = credit_of(0, 100 << 20, 1000, 1000);
+	struct vtoe_addr any = { .family = 4, .port = htons(BED_PORT) };
+	static struct guest c;
+	struct lane_by_hand l;
+	struct stream s, a;
+	uint64_t before;
+	long long queued;
+	unsigned int cpu;
+
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, &opt), 0,
+	       "a guest with a long send ring");
+	guest_listen(&c, 1, &any);
+	stream_init(&s, &c, 5, &s);
+	stream_init(&a, &bed.a, bed.next_sid++, &a);
+	small_buffer = true;
+	ok(open_conn(&l, &c, 5, &grant, &ours) != 0 &&
+	   open_another(&l, &bed.a, 0x77, a.sid, &grant, &ours) != 0,
+	   "two guests on one lane");
+	small_buffer = false;
+	s.tx_limit = a.tx_limit = 100 << 20;
+	s.tx_msg_limit[1] = a.tx_msg_limit[0] = 1000;
+	for (int i = 0; i < FLOOD; i++)
+		stream_send(&s, G_LARGE);
+	guest_kick(&c, G_SWQ);
+	usleep(100000);
+	queued = agent_vm_counter(&bed.agent[0], "c", "tx_queued");
+	ok(queued > QUEUED_MAX / 2 && queued <= QUEUED_MAX + G_LARGE,
+	   "the agent takes 2 MB and no more");
+	is_int(agent_vm_counter(&bed.agent[0], "c", "tx_throttled") > 0, true,
+	       "the guest is throttled");
+	stream_send(&a, 100);
+	guest_kick(&bed.a, G_SWQ);
+	start_command(&c, VTOE_CMD_INFO, 5);
+	cpu = agent_cpu_ms(&bed.agent[0]);
+	bed_pump(&bed, 300);
+	ok(agent_cpu_ms(&bed.agent[0]) - cpu < 100, "which costs nothing");
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, a.sid, 0), 0,
+	       "another guest's commands are answered");
+	guest_poll(&c, 0);
+	ok(!c.cmd_done, "those of the guest wait for what it sent before");
+	ok(read_flood(&l, s.seed, &before), "all of it arrives in order");
+	ok(before && before <= FLOOD * (uint64_t)G_LARGE / 2,
+	   "another guest's message before the half of it");
+	for (int i = 0; i < 100 && !c.cmd_done; i++)
+		guest_poll(&c, 10);
+	ok(c.cmd_done && c.cmd_len == sizeof(struct vtoe_reply),
+	   "the command is answered");
+	is_int(agent_vm_counter(&bed.agent[0], "c", "tx_queued"), 0,
+	       "and nothing is left");
+	stream_close(&a, 0);
+	guest_stop(&c);
+	lane_end(&l);
+	streams_reset();
+}
+
+/* The same, but the guest leaves, or says BYE, or the lane ends. */
+static void test_throttle_ends(void)
+{
+	static const struct guest_options opt = {
+		.swq_num = FLOOD_RING, .rwq_num = { 256, 64 }, .eq_buffers = 64,
+		.rwq_posted = { 16, 4 },
+	};
+	struct vtoe_credit grant = credit_of(0, 1 << 20, 10, 4);
+	struct vtoe_credit ours = credit_of(0, 100 << 20, 1000, 1000);
+	struct vtoe_addr any = { .family = 4, .port = htons(BED_PORT) };
+	struct lane_by_hand l;
+	static struct guest c;
+	struct stream s;
+
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, &opt), 0,
+	       "the guest again");
+	guest_listen(&c, 1, &any);
+	for (int round = 0; round < 3; round++) {
+		streams_reset();
+		stream_init(&s, &c, 5 + (uint32_t)round, &s);
+		small_buffer = true;
+		ok(open_conn(&l, &c, s.sid, &grant, &ours) != 0, "a lane");
+		small_buffer = false;
+		s.tx_limit = 100 << 20;
+		s.tx_msg_limit[1] = 1000;
+		for (int i = 0; i < FLOOD; i++)
+			stream_send(&s, G_LARGE);
+		guest_kick(&c, G_SWQ);
+		usleep(50000);
+		ok(agent_vm_counter(&bed.agent[0], "c", "tx_queued") >
+		   QUEUED_MAX / 2, "that is full");
+		if (round == 2) {
+			guest_stop(&c); /* before the lane: with all of it */
+			lane_end(&l);
+			break;
+		}
+		if (round == 1)
+			is_int(guest_queue_stop(&c, G_SWQ) |
+			       guest_queue_start(&c, G_SWQ, c.q[G_SWQ].kick_fd,
+						 c.q[G_SWQ].call_fd), 0,
+			       "its queue stops and starts");
+		lane_end(&l);
+		for (int i = 0; i < 400 && !s.broken; i++)
+			streams_pump(&c, 5);
+		ok(s.broken, "its end is told");
+		for (int i = 0; i < 100; i++)
+			streams_pump(&c, 1);
+		is_int(agent_vm_counter(&bed.agent[0], "c", "tx_queued"), 0,
+		       "nothing is counted any more");
+		is_int(guest_simple(&c, VTOE_CMD_CLOSE, s.sid, 0), 0,
+		       "and commands are served");
+	}
+	streams_reset();
+}
+
 /*
  * Somebody cuts the file short that is a guest's memory, with data in it on its
  * way: that guest loses its session, the lane is good for the others.
@@ -526,6 +701,8 @@ int main(void)
 	test_other_lanes_cid();
 	test_random();
 	test_vm_gone_in_between();
+	test_throttle();
+	test_throttle_ends();
 	for (unsigned int i = 0; i < 2; i++)
 		is_int(bed_end(&bed, i), 0, "agent ends cleanly");
 	return tap_done();

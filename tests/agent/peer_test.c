@@ -6,6 +6,8 @@
  */
 #include <arpa/inet.h>
 #include <endian.h>
+#include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -85,6 +87,45 @@ static void test_incoming_full(void)
 			break;
 		}
 	hand_end(&p);
+}
+
+/* Who connects when there is no descriptor for it waits, and costs nothing. */
+static void test_no_descriptors(void)
+{
+	const struct test_agent *agent = &bed.agent[0];
+	struct vnet_attach_hello hello = { .version = htole16(99), .vm = "x" };
+	struct attach_msg msg;
+	struct lane_by_hand l;
+	unsigned int cpu;
+	struct by_hand p;
+	int shim, ret, fd[2];
+
+	lane_ask(&l);
+	agent_limit_files(agent, 3);
+	cpu = agent_cpu_ms(agent);
+	shim = unix_connect(agent->socket, SOCK_SEQPACKET);
+	fd[0] = tcp_connect(1, agent->port, 3);
+	fd[1] = tcp_connect(1, ntohs(l.answer.addr.port), 3);
+	attach_send(shim, VNET_ATTACH_HELLO, 1, &hello, NULL, 0);
+	usleep(500000);
+	ok(agent_cpu_ms(agent) - cpu < 150, "no descriptor, but no busy loop");
+	ok(agent_logged(agent, "shims: cannot accept") &&
+	   agent_logged(agent, "peers: cannot accept") &&
+	   agent_logged(agent, "lanes: cannot accept"), "the log says so");
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 12345, 0),
+	       VTOE_REASON_PROTOCOL, "guests are served");
+	agent_limit_files(agent, UINT_MAX);
+	while ((ret = attach_recv(shim, &msg)) == -EAGAIN)
+		usleep(1000);
+	ok(ret == 1 && le32toh(msg.u.hello_reply.status) == VTOE_REASON_VERSION,
+	   "later the shim that waited is answered");
+	ok(hand_shake(&p, hand_key) && hand_hello(&p, "h9", 1), "peers too");
+	is_int(lane_greet(&l, BED_TENANT, 1, 3), 0, "and lanes");
+	hand_end(&p);
+	lane_end(&l);
+	close(shim);
+	close(fd[0]);
+	close(fd[1]);
 }
 
 /* ---- death and return ---- */
@@ -205,6 +246,9 @@ static void test_program(void)
 	stream_init(&b, &h, 21, &a);
 	ok(stream_open(&a, &b, 1, BED_PORT, 1000) == 0 &&
 	   stream_exchange(&a, &b, 4 << 20, G_LARGE), "data passes");
+	usleep(1200000);
+	ok(stream_exchange(&a, &b, 100000, G_LARGE),
+	   "also when the watchdog has rung");
 	kill(agent[0].pid, SIGUSR1);
 	ok(agent_logged(&agent[0], "\"tx_bytes\":"), "SIGUSR1 prints counters");
 	guest_stop(&g);
@@ -221,6 +265,7 @@ int main(void)
 		return tap_done();
 	test_control();
 	test_incoming_full();
+	test_no_descriptors();
 	test_kill();
 	test_return();
 	test_no_lane();

@@ -2,8 +2,12 @@
 /*
  * Virtqueue with a driver that breaks the rules, one class of offence a case: a
  * malformed chain comes back with length 0 and harms nobody; a ring that makes
- * no sense breaks its queue. What only a double fetch shows is left to review.
+ * no sense breaks its queue, and so does a descriptor that makes us wait. What
+ * only a double fetch shows is left to review.
  */
+#include <signal.h>
+#include <sys/time.h>
+
 #include "virtq_rig.h"
 
 #define NUM 512
@@ -428,6 +432,117 @@ static void unpop_across_a_bad_one(void)
 	rig_down(&rig);
 }
 
+/* ---- descriptors that wait ---- */
+
+static void rings(int sig)
+{
+	(void)sig;
+}
+
+/* The timer by which a process with several VMs saves itself. */
+static void watchdog_on(void)
+{
+	const struct sigaction action = { .sa_handler = rings };
+	const struct itimerval it = { { 0, 20000 }, { 0, 20000 } };
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &it, NULL);
+}
+
+static void watchdog_off(void)
+{
+	alarm(60); /* the same timer, */
+	signal(SIGALRM, SIG_DFL); /* to end what waits for ever */
+}
+
+/* O_NONBLOCK goes after the start, through the front end's own descriptor. */
+static void make_blocking(int fd)
+{
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK))
+		bail_out("fcntl");
+}
+
+static void fill(int fd)
+{
+	const uint64_t most = UINT64_MAX - 1;
+
+	if (write(fd, &most, sizeof(most)) != sizeof(most))
+		bail_out("write to an eventfd");
+}
+
+static void test_blocked_call(void)
+{
+	struct ring_piece p = { RIG_GPA, 1 };
+	struct rig rig;
+	int a;
+
+	rig_up(&rig, NUM, true, false);
+	ring_driver_add(&rig.driver, &p, 1, 0, &a, 0);
+	ring_driver_publish(&rig.driver);
+	ring_driver_enable_calls(&rig.driver);
+	is_int(rig_pop(&rig), 1, "one is taken");
+	virtq_push(&rig.vq, rig.chain.head, 0);
+	fill(rig.driver.call_fd);
+	ok(virtq_publish_notify(&rig.vq) && !rig.vq.blocked,
+	   "a full eventfd is as good as an interrupt");
+	ring_driver_add(&rig.driver, &p, 1, 0, &a, 0);
+	ring_driver_publish(&rig.driver);
+	rig_pop(&rig);
+	virtq_push(&rig.vq, rig.chain.head, 0);
+	ring_driver_get_used(&rig.driver, NULL);
+	ring_driver_enable_calls(&rig.driver);
+	make_blocking(rig.driver.call_fd);
+	watchdog_on();
+	ok(!virtq_publish_notify(&rig.vq) && rig.vq.blocked,
+	   "one that is full and blocks is found out");
+	watchdog_off();
+	is_int(rig.driver.used->idx, 2, "what was used is seen all the same");
+	expect_broken(&rig, "blocked interrupt");
+	virtq_push(&rig.vq, 0, 0);
+	ok(!virtq_publish_notify(&rig.vq), "and it is not tried again");
+	is_int(rig.vq.stats.calls, 1, "nor counted");
+	rig_down(&rig);
+}
+
+/* The interrupt for bad chains, which virtq_pop() raises itself. */
+static void test_blocked_in_pop(void)
+{
+	struct rig rig;
+
+	rig_up(&rig, NUM, true, false);
+	self_loop(&rig);
+	ring_driver_offer(&rig.driver, HEAD);
+	ring_driver_publish(&rig.driver);
+	ring_driver_enable_calls(&rig.driver);
+	fill(rig.driver.call_fd);
+	make_blocking(rig.driver.call_fd);
+	watchdog_on();
+	ok(rig_pop(&rig) == -EPROTO && rig.vq.blocked,
+	   "blocked while it gives back a bad chain");
+	watchdog_off();
+	rig_down(&rig);
+}
+
+static void test_blocked_kick(void)
+{
+	struct rig rig;
+
+	rig_up(&rig, NUM, true, false);
+	virtq_ack_kick(&rig.vq);
+	ok(!rig.vq.blocked, "a doorbell that did not ring");
+	make_blocking(rig.driver.kick_fd);
+	watchdog_on();
+	virtq_ack_kick(&rig.vq);
+	watchdog_off();
+	ok(rig.vq.blocked, "and one that waits until it does");
+	virtq_ack_kick(&rig.vq);
+	expect_broken(&rig, "blocked doorbell");
+	virtq_stop(&rig.vq);
+	is_int(rig_start(&rig, 0, false, NULL), 0, "a new start");
+	ok(!rig.vq.blocked && !rig.vq.broken, "heals");
+	rig_down(&rig);
+}
+
 int main(void)
 {
 	struct rig rig;
@@ -444,5 +559,8 @@ int main(void)
 	full_of_bad_ones();
 	unpop_across_a_bad_one();
 	read_again();
+	test_blocked_call();
+	test_blocked_in_pop();
+	test_blocked_kick();
 	return tap_done();
 }
