@@ -30,12 +30,23 @@ HELLO, START, STDIN, STDOUT, STDERR, EXIT, SIGNAL, WINSIZE, ACK, KILL = range(1,
 PROTOCOL = 1
 WINDOW_STDIN = 65536
 CHUNK = 16384
+# In a guest's log: its shim was ended on purpose, so it loses its device.
+SHIM_ENDED = "lab: the device goes away"
 MAX_PAYLOAD = 1 << 20
 HEADER = struct.Struct("<IHBB")
 
 
 class LabError(Exception):
     """Something the user can act on: the text says what and how."""
+
+
+def constant(header, name):
+    """A number that a header of ours defines."""
+    with open(os.path.join(TOP, header), encoding="utf-8") as f:
+        found = re.search(r"^#define\s+%s\s+(\d+)\b" % name, f.read(), re.M)
+    if not found:
+        raise LabError("%s does not define %s as a number" % (header, name))
+    return int(found.group(1))
 
 
 START_TIME = time.monotonic()

@@ -142,7 +142,11 @@ class GuestLine:
         session = self.open_session(deliver)
         self.send(session, START, common.start_payload(argv, common.guest_env()))
         self.send(session, STDIN)
-        return await done, bytes(output)
+        try:
+            return await done, bytes(output)
+        finally:
+            if self.clients.pop(session, None):
+                self.send(session, KILL)
 
     # -- clients --
 

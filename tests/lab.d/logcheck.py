@@ -4,15 +4,42 @@
 import os
 import re
 
+import common
+
 KERNEL = re.compile(
     r"\bWARNING:|\bBUG:|\bBUG \w|UBSAN:|ODEBUG:|refcount_t:|ref_tracker:.*leak|kmemleak: \d+ new|Oops|"
     r"Kernel panic|general protection|INFO: (possible|suspicious|inconsistent|trying|task|lockdep|rcu)|"
     r"possible circular locking|suspicious RCU usage|scheduling while atomic|sleeping function called|"
     r"list_(add|del) corruption|unregister_netdevice: waiting|guestd: fatal|"
     r"unexpected slave request|Unable to handle kernel|Failed to .* vhost-user")
+# Buffers that the host has kept. That is right where the device went away under the driver: the shim was killed. Then
+# virtio_uml also warns that it cannot tell its dead peer of the queues' end.
+LOST = re.compile(r"buffers did not come back|BYE was not answered|event queue is full|WARNING: .*virtio_uml\.c.* vu_del_vqs\+")
+BOOT = re.compile(r"\bLinux version \d")
 DAEMON = re.compile(
     r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer|runtime error:|Assertion .* failed|"
-    r"ignored SIGTERM")
+    r"data plane \(pid \d+\) (died of signal|failed|does not end)")
+# The supervisor's own, of ends that nobody asked for. A guest may be switched off from inside.
+LAB = re.compile(
+    r"lab: ((agent|shim) \S+ (killed by|exited with)|guest \S+ (killed by|exited with status [1-9]))|ignored SIGTERM|Traceback")
+
+
+def bad_lines(name, lines):
+    if not re.fullmatch(r"g\d+\.log", name):
+        pattern = LAB if name == "lab.log" else DAEMON
+        yield from filter(pattern.search, lines)
+        return
+    device_lost = False
+    for line in lines:
+        if line.startswith(common.SHIM_ENDED):
+            device_lost = True
+        elif BOOT.search(line):
+            device_lost = False
+        if LOST.search(line):
+            if not device_lost:
+                yield line
+        elif KERNEL.search(line):
+            yield line
 
 
 def find(state):
@@ -21,7 +48,6 @@ def find(state):
     for name in sorted(os.listdir(state)):
         if not name.endswith(".log"):
             continue
-        pattern = KERNEL if re.fullmatch(r"g\d+\.log", name) else DAEMON
         with open(os.path.join(state, name), encoding="utf-8", errors="replace") as f:
-            bad += [(name, line.rstrip()) for line in f if pattern.search(line)]
+            bad += [(name, line.rstrip()) for line in bad_lines(name, f)]
     return bad

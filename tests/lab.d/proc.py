@@ -13,6 +13,8 @@ import socket
 import subprocess
 
 TICKS = os.sysconf("SC_CLK_TCK")
+# Signals that end whoever does not handle them; the others are no leave to end.
+ENDING = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS}
 
 
 class Child:
@@ -23,7 +25,7 @@ class Child:
         self.name = name
         self.pid = popen.pid
         self.status = None      # wait status once it ended
-        self.expected = False   # we ended it ourselves
+        self.expected = set()   # how it may end: statuses as of subprocess, -N for signal N
         self.popen = popen
 
     def ended(self):
@@ -32,6 +34,14 @@ class Child:
         if os.WIFSIGNALED(self.status):
             return "killed by %s" % signal.Signals(os.WTERMSIG(self.status)).name
         return "exited with status %d" % os.WEXITSTATUS(self.status)
+
+    def asked(self, sig):
+        """We are about to send it this signal: what it may end with. A daemon that is told to go says 0."""
+        if sig in ENDING:
+            self.expected |= {-sig, 0}
+
+    def as_asked(self):
+        return os.waitstatus_to_exitcode(self.status) in self.expected
 
 
 class Children:

@@ -7,7 +7,7 @@ the lease closes before the lab is ready (Ctrl-C, a killed `lab up`), it ends. I
 dies. Whatever way it ends, the kernel then kills every process of the lab and drops its mounts and networks.
 
 Order: networks, configuration files, agents, shims, guests. A daemon is up when it has said READY=1 to its NOTIFY_SOCKET.
-Later it serves one-line JSON requests on the socket `ctl`: status, cpu, kill, restart, down.
+Later it serves one-line JSON requests on the socket `ctl`: status, cpu, kill, restart, scan, down.
 """
 
 import asyncio
@@ -24,6 +24,14 @@ from guest import GuestLine
 from topology import Topology
 
 DAEMON_TIMEOUT = 15
+SCAN_TIMEOUT = 120
+
+KMEMLEAK = """
+k=/sys/kernel/debug/kmemleak
+[ -w $k ] || exit 0
+# An object must be 5 s old, and have the same contents in two scans; a third clears those that were on the move.
+echo scan >$k && sleep 5.5 && echo scan >$k && [ -z "$(head -c 1 $k)" ] || echo scan >$k && cat $k
+"""
 
 
 class Lab:
@@ -54,8 +62,8 @@ class Lab:
     # -- processes --
 
     def child_ended(self, child):
-        if not child.expected:
-            say("%s %s %s" % (child.role, child.name, child.ended()))
+        if not child.as_asked():
+            say("%s %s %s" % (child.role, child.name, child.ended()))    # logcheck.py knows this line
         if child.role == "guest":
             line = self.lines[child.name]
             if line.child is child:
@@ -164,13 +172,12 @@ class Lab:
         """Guests first, then the daemons, asked politely: their own checks at exit are worth having."""
         say("going down")
         for child in list(self.children.live.values()):
-            child.expected = True
             if child.role == "guest":
-                kill(child.pid, signal.SIGKILL)
+                self.end(child, signal.SIGKILL)
         for role in ("shim", "agent"):
             for child in list(self.children.live.values()):
                 if child.role == role:
-                    kill(child.pid, signal.SIGTERM)
+                    self.end(child, signal.SIGTERM)
             for _ in range(100):
                 if not any(c.role == role for c in self.children.live.values()):
                     break
@@ -178,6 +185,14 @@ class Lab:
             for child in self.children.live.values():
                 if child.role == role:
                     say("%s %s ignored SIGTERM for 3 s" % (role, child.name))
+
+    def end(self, child, sig):
+        """Send it a signal. If that ends it, that is no fault; nor is what the guest of a killed shim says of its device."""
+        child.asked(sig)
+        if child.role == "shim" and sig in proc.ENDING and self.phase == "up":
+            with open(self.lines[child.name].log, "a", encoding="utf-8") as f:
+                f.write("%s: %s to shim %s\n" % (common.SHIM_ENDED, signal.Signals(sig).name, child.name))
+        kill(child.pid, sig)
 
     # -- requests --
 
@@ -241,19 +256,35 @@ class Lab:
         child = self.find(request["role"], request["who"])
         if child.status is not None:
             raise LabError("%s %s is not running (%s)" % (child.role, child.name, child.ended()))
-        child.expected = True
-        kill(child.pid, request.get("signal", signal.SIGKILL))
+        self.end(child, request.get("signal", signal.SIGKILL))
         return None
+
+    async def do_scan(self, _):
+        """Ask kmemleak, in all guests at once. What it says of each; empty is good. A kernel without it has nothing to say."""
+        running = [line for line in self.lines.values() if line.ready]
+
+        async def scan(line):
+            try:
+                status, output = await asyncio.wait_for(line.run(["/bin/sh", "-c", KMEMLEAK]), SCAN_TIMEOUT)
+            except asyncio.TimeoutError:
+                return "no answer to the scan within %d s" % SCAN_TIMEOUT
+            except LabError as e:
+                return str(e)
+            text = output.decode(errors="replace").strip()
+            return "the scan failed, status %d: %s" % (status, text) if status else text
+
+        return dict(zip((line.guest.name for line in running), await asyncio.gather(*map(scan, running))))
 
     async def do_restart(self, request):
         child = self.find(request["role"], request["who"])
-        child.expected = True
-        kill(child.pid, signal.SIGTERM if child.role != "guest" else signal.SIGKILL)
+        if child.status is None:
+            self.end(child, signal.SIGTERM if child.role != "guest" else signal.SIGKILL)
         for i in range(200):
             if child.status is not None:
                 break
             if i == 100:
-                kill(child.pid, signal.SIGKILL)
+                say("%s %s ignored SIGTERM for 3 s" % (child.role, child.name))
+                self.end(child, signal.SIGKILL)
             await asyncio.sleep(0.03)
         if child.role == "agent":
             await self.start_agent(next(h for h in self.topology.hosts if h.name == child.name))

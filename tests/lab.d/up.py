@@ -244,9 +244,27 @@ def report_logs(state):
     return 1 if bad else 0
 
 
-def down(name, keep):
+def scan(name):
+    """kmemleak's word on the guests; 1 if there is one."""
+    leaks = {guest: text for guest, text in request(name, op="scan").items() if text}
+    for guest, text in sorted(leaks.items()):
+        print("%s: kmemleak:\n%s" % (guest, text))
+    return 1 if leaks else 0
+
+
+def has_kmemleak(name):
+    try:
+        return request(name, op="status")["options"]["kernel"] == "debug"
+    except LabError:
+        return False        # still starting
+
+
+def down(name, keep, look_for_leaks=True):
     state = common.state_dir(name)
+    leaks = 0
     if alive(name):
+        if look_for_leaks and has_kmemleak(name):
+            leaks = scan(name)
         try:
             request(name, op="down")
         except LabError:
@@ -258,7 +276,7 @@ def down(name, keep):
                 raise LabError("the lab '%s' does not end; see %s/lab.log" % (name, state))
     elif not os.path.isdir(state):
         raise LabError("there is no lab '%s'" % name)
-    status = report_logs(state)
+    status = report_logs(state) | leaks
     if status:
         say("the logs above show a fault; they are kept in %s" % state)
     elif not keep:
