@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -245,6 +246,9 @@ static int parse_user(const struct conf_line *line, void *ctx)
 		return twice(line);
 	if (strlen(line->argv[1]) >= sizeof(cfg->user))
 		return conf_error(line, "user name too long");
+	if (!getpwnam(line->argv[1]))
+		return conf_error(line, "there is no user \"%s\"",
+				  line->argv[1]);
 	strcpy(cfg->user, line->argv[1]);
 	return 0;
 }

@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
@@ -34,6 +35,7 @@
 #define KEEP_IDLE_S 3
 #define KEEP_INTERVAL_S 1
 #define KEEP_COUNT 3
+#define OTHER_VERSION_LEN 64
 
 /* ---- sockets ---- */
 
@@ -288,25 +290,37 @@ static void lane_up(struct iba_lane *lane)
 	}
 }
 
+static void other_version(char why[OTHER_VERSION_LEN], uint16_t theirs)
+{
+	snprintf(why, OTHER_VERSION_LEN, "it speaks version %u, we speak %u",
+		 theirs, VNET_PEER_VERSION);
+}
+
 static void lane_replied(struct iba_lane *lane)
 {
 	struct vnet_lane_hello_reply reply;
+	char why[OTHER_VERSION_LEN];
+	uint16_t version;
 	uint32_t status;
 
 	if (!greeting_read(lane, sizeof(reply)))
 		return;
 	memcpy(&reply, lane->rx.stage, sizeof(reply));
 	status = le32toh(reply.status);
-	if (le32toh(reply.magic) != VNET_PEER_MAGIC)
+	version = le16toh(reply.version);
+	/* before what else it says: that may mean another thing in its version */
+	if (le32toh(reply.magic) != VNET_PEER_MAGIC) {
 		iba_lane_end(lane, VTOE_REASON_PROTOCOL, "bad hello reply");
-	else if (status)
+	} else if (version != VNET_PEER_VERSION || status == VTOE_REASON_VERSION) {
+		other_version(why, version);
+		iba_lane_end(lane, VTOE_REASON_VERSION, why);
+	} else if (status) {
 		iba_lane_end(lane, status < VTOE_REASON_COUNT ? status :
 								VTOE_REASON_NO_LANE,
 			     "refused by the peer");
-	else if (le16toh(reply.version) != VNET_PEER_VERSION)
-		iba_lane_end(lane, VTOE_REASON_VERSION, "bad hello reply");
-	else
+	} else {
 		lane_up(lane);
+	}
 }
 
 /* ---- passive ---- */
@@ -392,6 +406,7 @@ static void lane_greeted(struct iba_lane *lane)
 {
 	struct iba_tenant *t = lane->tenant;
 	enum vtoe_reason status = VTOE_REASON_NONE;
+	char version[OTHER_VERSION_LEN];
 	const char *why = "";
 	struct vnet_lane_hello hello;
 	bool token_good;
@@ -402,15 +417,17 @@ static void lane_greeted(struct iba_lane *lane)
 	OPENSSL_cleanse(lane->rx.stage, sizeof(hello));
 	token_good = token_take(t, hello.token, &lane->peer);
 	OPENSSL_cleanse(hello.token, sizeof(hello.token));
-	if (le32toh(hello.magic) != VNET_PEER_MAGIC || hello.reserved ||
-	    hello.reserved1) {
+	if (le32toh(hello.magic) != VNET_PEER_MAGIC ||
+	    (le16toh(hello.version) == VNET_PEER_VERSION &&
+	     (hello.reserved || hello.reserved1))) {
 		t->drops[IBA_DROP_LANE_REFUSED]++;
 		iba_lane_end(lane, VTOE_REASON_PROTOCOL, "bad hello");
 		return;
 	}
 	if (le16toh(hello.version) != VNET_PEER_VERSION) {
 		status = VTOE_REASON_VERSION;
-		why = "another version";
+		other_version(version, le16toh(hello.version));
+		why = version;
 	} else if (le32toh(hello.tenant) != t->id) {
 		status = VTOE_REASON_TENANT;
 		why = "another tenant";

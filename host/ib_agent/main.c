@@ -90,6 +90,7 @@ static int parse_options(int argc, char **argv, struct options *opt)
 static int give_socket(const struct iba_config *cfg, const char *user)
 {
 	struct passwd *pw;
+	int err;
 
 	if (geteuid() == 0) {
 		pw = getpwnam(user);
@@ -103,8 +104,9 @@ static int give_socket(const struct iba_config *cfg, const char *user)
 	if (chmod(cfg->socket_path, 0660) == 0)
 		return 0;
 failed:
-	log_err("socket %s: %s", cfg->socket_path, strerror(errno));
-	return -errno;
+	err = -errno;
+	log_err("socket %s: %s", cfg->socket_path, strerror(-err));
+	return err;
 }
 
 static int enter_sandbox(const struct iba_config *cfg)

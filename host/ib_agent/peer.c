@@ -4,7 +4,7 @@
  *
  * Theory of operation. A channel is made when a tenant's process asks for a
  * lane to an agent that we have none to; then it stays, with a PING when it is
- * quiet. Each side says HELLO first; the lower of both versions is spoken. On a
+ * quiet. Each side says HELLO first, and hears out only its own version. On a
  * channel that we made we ask (LANE_ASK, LANE_ANSWER); on one that a peer made
  * the peer asks: two hosts whose VMs call each other have one channel in each
  * direction. A channel that fails answers what it was asked with NO_LANE, and

@@ -2,8 +2,9 @@
 /*
  * What agents say to each other on a control channel.
  *
- * Theory of operation. Each side says HELLO first; the lower of both versions is
- * spoken. On a channel that we made we ask (LANE_ASK, LANE_ANSWER), on one that
+ * Theory of operation. Each side says HELLO first; a version that is not ours is
+ * refused by whoever hears it, with both numbers in its log: there is no other
+ * that we could speak. On a channel that we made we ask (LANE_ASK, LANE_ANSWER), on one that
  * the peer made it asks. Questions wait on the channel until it is up; its end,
  * or five seconds, answer them with a refusal.
  *
@@ -76,17 +77,25 @@ static void do_hello(struct iba_peer *peer, uint32_t seq, const void *body)
 {
 	struct vnet_peer_hello hello;
 	struct iba_question *q, *next;
+	char why[64];
 	size_t len;
 
 	(void)seq;
 	memcpy(&hello, body, sizeof(hello));
-	if (hello.reserved || !name_ok(hello.host)) {
-		iba_peer_end(peer, VTOE_REASON_PROTOCOL, "bad HELLO");
+	if (name_ok(hello.host)) {
+		len = strlen(peer->name);
+		snprintf(peer->name + len, sizeof(peer->name) - len, " %s",
+			 hello.host);
+	}
+	/* first: what is reserved to us may be used in another version */
+	if (le16toh(hello.version) != VNET_PEER_VERSION) {
+		snprintf(why, sizeof(why), "it speaks version %u, we speak %u",
+			 le16toh(hello.version), VNET_PEER_VERSION);
+		iba_peer_end(peer, VTOE_REASON_VERSION, why);
 		return;
 	}
-	if (le16toh(hello.version) < VNET_PEER_VERSION) {
-		iba_peer_end(peer, VTOE_REASON_VERSION,
-			 "it speaks an older version of the protocol");
+	if (hello.reserved || hello.features || !name_ok(hello.host)) {
+		iba_peer_end(peer, VTOE_REASON_PROTOCOL, "bad HELLO");
 		return;
 	}
 	if (!strcmp(hello.host, peer->c->cfg->host)) {
@@ -94,8 +103,6 @@ static void do_hello(struct iba_peer *peer, uint32_t seq, const void *body)
 			 "it has our own host name");
 		return;
 	}
-	len = strlen(peer->name);
-	snprintf(peer->name + len, sizeof(peer->name) - len, " %s", hello.host);
 	peer->state = PEER_UP;
 	if (!peer->ours)
 		peer->c->incoming--;

@@ -407,9 +407,17 @@ static void readable(int fd, uint32_t events, void *ctx)
 static void try_connect(struct shim_attach *a)
 {
 	struct shim *shim = a->shim;
+	char why[256];
 	int ret;
 
 	ret = unix_connect(shim->conf->agent, SOCK_SEQPACKET);
+	if (ret == -EACCES) {
+		snprintf(why, sizeof(why),
+			 "%s: user %u may not open it (run both daemons as one user, or chown it)",
+			 shim->conf->agent, geteuid());
+		lost(a, why);
+		return;
+	}
 	if (ret < 0) {
 		lost_errno(a, shim->conf->agent, -ret);
 		return;

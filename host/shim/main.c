@@ -10,6 +10,8 @@
 #include "log.h"
 #include "shim.h"
 
+#define EXIT_USAGE 2
+
 struct options {
 	const char *config;
 	bool check, verbose, no_sandbox;
@@ -51,12 +53,12 @@ static void parse_options(int argc, char **argv, struct options *o)
 			exit(EXIT_SUCCESS);
 		default:
 			usage(stderr);
-			exit(EXIT_FAILURE);
+			exit(EXIT_USAGE);
 		}
 	}
 	if (!o->config || optind != argc) {
 		usage(stderr);
-		exit(EXIT_FAILURE);
+		exit(EXIT_USAGE);
 	}
 }
 

@@ -278,6 +278,17 @@ unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds)
 	return count;
 }
 
+unsigned int agent_tenants(const struct test_agent *agent, pid_t *pid,
+			   unsigned int max)
+{
+	pid_t all[PIDS_MAX];
+	unsigned int count = pids_of(agent, all) - 1;
+
+	for (unsigned int i = 0; i < count && i < max; i++)
+		pid[i] = all[i + 1];
+	return count;
+}
+
 void agent_limit_files(const struct test_agent *agent, unsigned int max)
 {
 	pid_t pid[PIDS_MAX];

@@ -41,6 +41,9 @@ long long agent_vm_counter(const struct test_agent *agent, const char *vm,
 			   const char *key);
 /* Processes of the agent (main and tenants) and their descriptors. */
 unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds);
+/* The tenants' processes alone. */
+unsigned int agent_tenants(const struct test_agent *agent, pid_t *pid,
+			   unsigned int max);
 /* What each of them may have of those; UINT_MAX: what it had at first. */
 void agent_limit_files(const struct test_agent *agent, unsigned int max);
 /* What they have used of the CPU. */

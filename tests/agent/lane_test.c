@@ -42,6 +42,8 @@ static void test_lane_hello(void)
 	lane_ask(&l);
 	is_int(lane_greet(&l, BED_TENANT, 2, 3), VTOE_REASON_VERSION,
 	       "another version");
+	ok(agent_logged(&bed.agent[0], "it speaks version 2, we speak 1 (version)"),
+	   "both numbers are in the log");
 	close(l.fd);
 	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
 	       "uses up the token too");
@@ -581,11 +583,13 @@ static int listen_as_agent(struct vtoe_addr *addr)
 
 /* Takes the lane that agent 0 makes to an agent played here; the CID of the REQ
  * on it, 0: none came. */
-static uint32_t take_lane(struct lane_by_hand *l, int control, int data)
+static uint32_t take_lane(struct lane_by_hand *l, int control, int data,
+			  unsigned int version, uint32_t status)
 {
 	struct vnet_lane_hello_reply reply = {
 		.magic = htole32(VNET_PEER_MAGIC),
-		.version = htole16(VNET_PEER_VERSION),
+		.version = htole16((uint16_t)version),
+		.status = htole32(status),
 	};
 	struct vnet_peer_lane_ask ask;
 	struct vnet_lane_hello hello;
@@ -638,7 +642,7 @@ static void test_orphan(void)
 	       "connects to a host that is played here");
 	for (int i = 0; i < 10; i++) /* the shim's answer */
 		guest_poll(&g, 5);
-	hdr.id = htole32(take_lane(&l, control, data));
+	hdr.id = htole32(take_lane(&l, control, data, VNET_PEER_VERSION, 0));
 	ok(hdr.id != 0, "which gets its REQ");
 	is_int(guest_simple(&g, VTOE_CMD_CLOSE, 5, 0), 0, "it gives up");
 	guest_stop(&g);
@@ -655,6 +659,43 @@ static void test_orphan(void)
 	lane_end(&l);
 	close(control);
 	close(data);
+}
+
+/* The passive side of a lane is of another version: it says so, or just replies. */
+static void test_reply_version(unsigned int version, uint32_t status)
+{
+	struct vtoe_addr local = addr4(1, 35001), remote = addr4(9, 1);
+	struct vtoe_credit grant = credit_of(0, 100000, 10, 10);
+	struct lane_by_hand l = { .fd = -1 };
+	static struct guest g;
+	struct vtoe_addr agent;
+	struct stream s;
+	char text[64];
+	int control, data;
+
+	control = listen_as_agent(&agent);
+	data = listen_as_agent(&l.answer.addr);
+	is_int(guest_start(&g, bed.agent[0].socket, "o", BED_TENANT, 70, NULL), 0,
+	       "a guest");
+	g.route = agent;
+	g.route_reason = 0;
+	stream_init(&s, &g, 5, &s);
+	is_int(guest_connect(&g, 5, &local, &remote, 71, &grant), 0,
+	       "connects to a host of another version");
+	for (int i = 0; i < 10; i++) /* the shim's answer */
+		guest_poll(&g, 5);
+	is_int(take_lane(&l, control, data, version, status), 0,
+	       "which gets no REQ");
+	ok(stream_wait_broken(&s) && s.reason == VTOE_REASON_VERSION,
+	   "the guest is told the reason");
+	snprintf(text, sizeof(text), "it speaks version %u, we speak %u (version)",
+		 version, VNET_PEER_VERSION);
+	ok(agent_logged(&bed.agent[0], text), "the log has both numbers");
+	guest_stop(&g);
+	lane_end(&l);
+	close(control);
+	close(data);
+	streams_reset();
 }
 
 /* A lane has no say about connections that are not on it. */
@@ -698,6 +739,8 @@ int main(void)
 	test_torn();
 	test_memory_gone();
 	test_orphan();
+	test_reply_version(VNET_PEER_VERSION + 3, VTOE_REASON_VERSION);
+	test_reply_version(0, 0);
 	test_other_lanes_cid();
 	test_random();
 	test_vm_gone_in_between();

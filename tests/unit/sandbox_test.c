@@ -263,7 +263,7 @@ int main(void)
 	is_int(in_child(allowed_calls), 0, "what a loop needs is allowed");
 	is_int(in_child(call_setscheduler), -SIGSYS, "an unlisted call kills");
 	is_int(in_child(call_exec), -SIGSYS, "so does execve");
-	if (!SANITIZED)
+	if (!SANITIZED) /* in the plain build (Makefile.inc) */
 		is_int(in_child(call_open), -SIGSYS, "and open");
 	is_int(in_child(map_executable), -SIGSYS, "no executable mapping");
 	is_int(in_child(make_executable), -SIGSYS, "nor one made so later");
