@@ -245,6 +245,8 @@ int vtoe_af_init(void)
 	if (err) {
 		pr_err("socket family %u is taken (%d): use the parameter \"family\"\n",
 		       vtoe_family, err);
+		if (err == -EEXIST) /* for modprobe that is: loaded already, all is well */
+			err = -EBUSY;
 		goto err_proto;
 	}
 	return 0;

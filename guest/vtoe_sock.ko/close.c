@@ -113,12 +113,16 @@ static int shut_send(struct vtoe_sock *vs)
 void vtoe_disconnect(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs);
+	bool open;
 
 	vtoe_neigh_stop(vs);
 	spin_lock_bh(&vs->lock);
-	vtoe_abort(vs, VTOE_REASON_RESET);
+	open = vtoe_abort(vs, VTOE_REASON_RESET);
 	vtoe_rx_purge(vs);
-	WRITE_ONCE(sk->sk_err, 0);
+	/* Nothing of it can be read any more: what is queued must agree. */
+	WRITE_ONCE(vs->rcv_nxt, vs->rx.consumed);
+	/* A connect() that waits learns of it, as does SO_ERROR. */
+	WRITE_ONCE(sk->sk_err, open ? ECONNRESET : 0);
 	WRITE_ONCE(sk->sk_shutdown, 0);
 	sock_reset_flag(sk, SOCK_DONE);
 	spin_unlock_bh(&vs->lock);

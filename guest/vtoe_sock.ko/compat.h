@@ -17,11 +17,9 @@
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
 #define VTOE_ACCEPT_ARGS struct proto_accept_arg *arg
 #define vtoe_accept_flags (arg->flags)
-#define vtoe_accept_kern (arg->kern)
 #else
 #define VTOE_ACCEPT_ARGS int flags, bool kern
 #define vtoe_accept_flags flags
-#define vtoe_accept_kern kern
 #endif
 
 /* sendpage() went in 6.5, MSG_SPLICE_PAGES came. */

@@ -184,15 +184,18 @@ static bool end_opening(struct vtoe_sock *vs)
 	return ended;
 }
 
-/* Forgets an opening that failed. False: the agent has not answered its CLOSE. */
-static bool forget_failed(struct vtoe_sock *vs)
+/*
+ * Forgets an opening that failed, or a connection that connect(AF_UNSPEC)
+ * ended. False: the agent has not answered its CLOSE.
+ */
+static bool forget_conn(struct vtoe_sock *vs)
 {
 	struct vtoe_sid *entry = vs->conn;
 
-	if (vs->path != VNET_PATH_UNDECIDED ||
-	    !wait_var_event_timeout(&entry->gone, READ_ONCE(entry->gone), HZ))
+	if (!wait_var_event_timeout(&entry->gone, READ_ONCE(entry->gone), HZ))
 		return false;
-	synchronize_rcu(); /* softirqs that found it */
+	WRITE_ONCE(vs->path, VNET_PATH_UNDECIDED);
+	synchronize_rcu(); /* softirqs that found it, and sock_show() */
 	spin_lock_bh(&vs->lock);
 	vtoe_tx_purge(vs);
 	vtoe_rx_purge(vs);
@@ -203,6 +206,9 @@ static bool forget_failed(struct vtoe_sock *vs)
 	vs->rcv_final = U64_MAX;
 	vs->want_told = false;
 	vs->conn = NULL;
+	vs->cid = 0;
+	vs->fabric = VTOE_FABRIC_NONE;
+	vs->reason = VTOE_REASON_NONE;
 	spin_unlock_bh(&vs->lock);
 	vtoe_sid_put(entry);
 	return true;
@@ -220,7 +226,7 @@ static u32 start(struct vtoe_sock *vs)
 		return VTOE_REASON_POLICY;
 	if (vs->pinned)
 		return vs->pinned;
-	if (vs->conn && !forget_failed(vs)) /* an earlier one is still closing */
+	if (vs->conn && !forget_conn(vs)) /* an earlier one is still closing */
 		return VTOE_REASON_LIMIT;
 	vtoe_addr_of_inner(vs);
 	if (vtoe_addr_any(&vs->local))
@@ -404,6 +410,8 @@ static int inner_connect(struct socket *sock, struct sockaddr *uaddr, int len, i
 	err = vs->inner->ops->connect(vs->inner, uaddr, len, flags);
 	vtoe_inner_sync_err(vs, err);
 	sock->state = vs->inner->state;
+	if (!err || err == -EINPROGRESS)
+		vtoe_inner_named(vs);
 	return err;
 }
 
@@ -414,8 +422,6 @@ static int wait_connected(struct sock *sk, long timeo)
 	int err = 0;
 
 	/* A later connect() that does not wait learns how the first ended. */
-	if (sk->sk_state != VTOE_SOCK_SYN_SENT)
-		return 0;
 	if (sk->sk_state != VTOE_SOCK_SYN_SENT)
 		return 0;
 	if (!timeo)
@@ -440,24 +446,31 @@ static int wait_connected(struct sock *sk, long timeo)
 
 /* lock_sock; path is not TCP */
 static int connect_locked(struct socket *sock, struct sockaddr *uaddr, int len, int flags,
-			  bool *use_inner)
+			  bool *use_inner, bool *first)
 {
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);
-	bool first = false;
+	int disconnects = sk->sk_disconnects;
 	u32 reason;
 	int err;
 
+	*first = false;
 	switch (sock->state) {
 	case SS_UNCONNECTED:
-		if (sk->sk_state != VTOE_SOCK_CLOSE || !vs->inner)
+		if (sk->sk_state != VTOE_SOCK_CLOSE)
 			return -EISCONN;
+		if (!vs->inner) { /* a child, disconnected */
+			err = vtoe_inner_create(vs);
+			if (err)
+				return err;
+		}
 		/* What is wrong with the address, TCP says. */
 		if (vtoe_addr_from_user(sk, uaddr, len, &vs->remote)) {
 			*use_inner = true;
 			return 0;
 		}
-		first = true;
+		*first = true;
+		WRITE_ONCE(sk->sk_err, 0); /* an earlier connection's */
 		vtoe_sync_options(vs);
 		reason = start(vs);
 		if (reason && vtoe_may_fall_back(vs)) {
@@ -483,8 +496,10 @@ static int connect_locked(struct socket *sock, struct sockaddr *uaddr, int len, 
 	*use_inner = vtoe_is_tcp(vs);
 	if (*use_inner)
 		return 0;
+	if (disconnects != sk->sk_disconnects)
+		return -EPIPE;
 	if (err)
-		return err == -EINPROGRESS && !first ? -EALREADY : err;
+		return err == -EINPROGRESS && !*first ? -EALREADY : err;
 	if (sk->sk_state == VTOE_SOCK_CLOSE) {
 		sock->state = SS_UNCONNECTED;
 		return sock_error(sk) ?: -ECONNABORTED;
@@ -497,7 +512,7 @@ int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags
 {
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);
-	bool use_inner;
+	bool use_inner, first = false;
 	int err = 0;
 
 	if (len < (int)sizeof(uaddr->sa_family))
@@ -506,6 +521,7 @@ int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags
 	use_inner = vtoe_is_tcp(vs);
 	if (!use_inner && uaddr->sa_family == AF_UNSPEC) {
 		if (vs->conn) {
+			sk->sk_disconnects++; /* who waits for it is told: EPIPE */
 			vtoe_disconnect(vs);
 			sock->state = SS_UNCONNECTED;
 		} else {
@@ -514,10 +530,12 @@ int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags
 			use_inner = vs->inner;
 		}
 	} else if (!use_inner) {
-		err = connect_locked(sock, uaddr, len, flags, &use_inner);
+		err = connect_locked(sock, uaddr, len, flags, &use_inner, &first);
 	}
 	release_sock(sk);
-	if (use_inner)
-		return inner_connect(sock, uaddr, len, flags);
-	return err;
+	if (!use_inner)
+		return err;
+	err = inner_connect(sock, uaddr, len, flags);
+	/* The inner one was begun by give_up(), but in this call. */
+	return err == -EALREADY && first ? -EINPROGRESS : err;
 }

@@ -141,6 +141,17 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	sock_release(inner);
 }
 
+/* It has chosen its address: /proc/net/vnet_sock shows ours. */
+void vtoe_inner_named(struct vtoe_sock *vs)
+{
+	struct sock *sk = vtoe_sock(vs);
+
+	lock_sock(sk);
+	vtoe_addr_of_inner(vs);
+	vtoe_set_addrs(vs);
+	release_sock(sk);
+}
+
 /* What a mode that allows no TCP makes of a reason. */
 int vtoe_reason_errno(u32 reason)
 {

@@ -20,12 +20,13 @@ static void announce_as(struct vtoe_sock *vs, struct vtoe_dev *dev,
 			const struct vtoe_addr *local)
 {
 	struct vtoe_sid *entry = vtoe_sid_create(vs, dev, GFP_KERNEL);
+	u32 backlog = vtoe_sock(vs)->sk_max_ack_backlog + 1; /* TCP lets in one more */
 
 	if (!entry)
 		return;
 	entry->listener = true;
 	list_add_tail(&entry->node, &vs->announced);
-	if (vtoe_cmd_announce(entry, local, vtoe_sock(vs)->sk_max_ack_backlog)) {
+	if (vtoe_cmd_announce(entry, local, backlog)) {
 		spin_lock_bh(&vs->lock);
 		vtoe_cmd_close(entry, true);
 		spin_unlock_bh(&vs->lock);
@@ -97,6 +98,7 @@ int vtoe_listen(struct socket *sock, int backlog)
 	if (err || vtoe_is_tcp(vs))
 		goto out;
 	WRITE_ONCE(sk->sk_max_ack_backlog, vs->inner->sk->sk_max_ack_backlog);
+	sk->sk_ipv6only = vs->inner->sk->sk_ipv6only;
 	if (sk->sk_state == VTOE_SOCK_CLOSE) {
 		vtoe_addr_of_inner(vs);
 		vtoe_set_addrs(vs);
@@ -169,7 +171,6 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	sk->sk_rcvlowat = from->sk_rcvlowat;
 	sk->sk_rcvtimeo = from->sk_rcvtimeo;
 	sk->sk_sndtimeo = from->sk_sndtimeo;
-	sk->sk_priority = from->sk_priority;
 	sk->sk_userlocks = from->sk_userlocks;
 	sk->sk_reuse = from->sk_reuse;
 	sk->sk_reuseport = from->sk_reuseport;
@@ -298,8 +299,9 @@ void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 	if ((local->family != 4 && local->family != 6) ||
 	    local->family != ev->u.request.remote.family) {
 		reason = VTOE_REASON_ADDR_FAMILY;
-	} else if (local->port != vs->local.port) {
-		reason = VTOE_REASON_NO_LISTENER;
+	} else if (local->port != vs->local.port ||
+		   (local->family == 4 && sk->sk_family == AF_INET6 && ipv6_only_sock(sk))) {
+		reason = VTOE_REASON_NO_LISTENER; /* the agent tries [::] for IPv4, too */
 	} else if (!vtoe_addr_is_local(sock_net(sk), dev->netdev, local) ||
 		   (!vtoe_addr_any(&vs->local) && !vtoe_addr_same_host(local, &vs->local))) {
 		reason = VTOE_REASON_NOT_LOCAL;

@@ -95,13 +95,19 @@ void vtoe_write_space(struct sock *sk)
 int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 {
 	struct vtoe_sock *vs = vtoe_sk(sock->sk);
-	bool use_inner;
+	bool ours;
 	u64 value;
+	int err;
 
+	ours = cmd == SIOCINQ || cmd == SIOCOUTQ || cmd == SIOCOUTQNSD || cmd == SIOCATMARK;
 	lock_sock(sock->sk);
-	use_inner = vtoe_is_tcp(vs) || (!vs->conn && vs->inner);
+	ours = ours && vs->conn && !vtoe_is_tcp(vs);
+	/* What asks for interfaces and routes, not for this socket, inet answers. */
+	err = ours || vs->inner ? 0 : vtoe_inner_create(vs);
 	release_sock(sock->sk);
-	if (use_inner)
+	if (err)
+		return err;
+	if (!ours)
 		return vs->inner->ops->ioctl(vs->inner, cmd, arg);
 
 	switch (cmd) {
@@ -114,11 +120,8 @@ int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 	case SIOCOUTQNSD:
 		value = READ_ONCE(vs->snd_end) - READ_ONCE(vs->snd_nxt);
 		break;
-	case SIOCATMARK:
+	default: /* SIOCATMARK */
 		value = 0;
-		break;
-	default:
-		return -ENOIOCTLCMD;
 	}
 	return put_user(min_t(u64, value, INT_MAX), (int __user *)arg);
 }

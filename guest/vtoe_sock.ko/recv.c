@@ -361,7 +361,7 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 	LIST_HEAD(back);
 	u64 pos = vs->rx.consumed;
 
-	while (len) {
+	do { /* as TCP does, waiting also for no bytes */
 		if (READ_ONCE(vs->rcv_nxt) > pos) {
 			u32 skip, n;
 
@@ -398,7 +398,7 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 		/* Somebody else may have read on. */
 		if (!(flags & MSG_PEEK) || pos - copied != vs->rx.consumed)
 			pos = vs->rx.consumed;
-	}
+	} while (len);
 	if (vs->conn && (copied || !list_empty(&back)) && !(flags & MSG_PEEK))
 		settle(vs, &back);
 	return copied ?: min(err, 0);

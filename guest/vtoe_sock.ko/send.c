@@ -387,6 +387,23 @@ static bool is_open(const struct vtoe_sock *vs)
 	       (1 << READ_ONCE(sk->sk_state)) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT);
 }
 
+/* The first bytes along with the SYN: TCP's own. 0: it is TCP's from here on. */
+static int fast_open(struct vtoe_sock *vs, struct msghdr *msg)
+{
+	struct sock *sk = vtoe_sock(vs);
+
+	if (sk->sk_state == VTOE_SOCK_SYN_SENT)
+		return -EALREADY;
+	if (sk->sk_state != VTOE_SOCK_CLOSE || vs->conn)
+		return -EISCONN;
+	if (!vtoe_may_fall_back(vs))
+		return -EOPNOTSUPP;
+	if (msg->msg_name) /* told with the reason; TCP says what is wrong with it */
+		vtoe_addr_from_user(sk, msg->msg_name, msg->msg_namelen, &vs->remote);
+	vtoe_take_tcp(vs, VTOE_REASON_OPTION);
+	return 0;
+}
+
 int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 {
 	struct sock *sk = sock->sk;
@@ -401,10 +418,11 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 
 	lock_sock(sk);
 	timeo = sock_sndtimeo(sk, flags & MSG_DONTWAIT);
-	if (sk->sk_state == VTOE_SOCK_CLOSE && !vs->conn && flags & MSG_FASTOPEN &&
-	    vtoe_may_fall_back(vs)) {
-		vtoe_take_tcp(vs, VTOE_REASON_OPTION);
-		goto inner;
+	if (flags & MSG_FASTOPEN) {
+		err = fast_open(vs, msg);
+		if (!err)
+			goto inner;
+		goto out_err;
 	}
 	if (sk->sk_state == VTOE_SOCK_SYN_SENT) {
 		err = sk_stream_wait_connect(sk, &timeo);
@@ -461,5 +479,8 @@ out_err:
 
 inner:
 	release_sock(sk);
-	return vtoe_inner_sendmsg(vs, msg, len);
+	err = vtoe_inner_sendmsg(vs, msg, len);
+	if (flags & MSG_FASTOPEN)
+		vtoe_inner_named(vs);
+	return err;
 }

@@ -121,11 +121,8 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 		return set_vnet(vs, optname, optval, optlen);
 	if (level == SOL_IPV6 && optname == IPV6_ADDRFORM)
 		return -EINVAL;
-	if (pins(level, optname) && !vtoe_is_tcp(vs)) {
-		if (vs->conn)
-			return -EOPNOTSUPP;
-		vs->pinned = VTOE_REASON_OPTION;
-	}
+	if (pins(level, optname) && !vtoe_is_tcp(vs) && vs->conn)
+		return -EOPNOTSUPP;
 
 	ours = level == SOL_TCP && (bool_option(vs, optname) ||
 				    int_option(vs, optname, &dflt, &min));
@@ -149,6 +146,8 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 	}
 	if (ours)
 		note_option(vs, level, optname, value);
+	if (pins(level, optname) && !vtoe_is_tcp(vs))
+		vs->pinned = VTOE_REASON_OPTION;
 	return 0;
 }
 

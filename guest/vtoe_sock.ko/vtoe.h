@@ -398,6 +398,7 @@ void vtoe_write_space(struct sock *sk);
 int vtoe_inner_create(struct vtoe_sock *vs);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
 void vtoe_inner_release(struct vtoe_sock *vs);
+void vtoe_inner_named(struct vtoe_sock *vs);
 void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
 bool vtoe_may_fall_back(const struct vtoe_sock *vs);
 int vtoe_reason_errno(u32 reason);

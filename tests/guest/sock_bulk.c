@@ -5,7 +5,7 @@
 
 #include "sock_common.h"
 
-static uint64_t total = 48u << 20; /* BULK_MB */
+static uint64_t total = 48u << 20; /* $BULK_MB */
 
 static size_t piece(unsigned int *rnd)
 {
@@ -114,7 +114,8 @@ static void client(void)
 
 	if (mb)
 		total = strtoull(mb, NULL, 10) << 20;
-	both_ways();
+	if (!getenv("BULK_ONE_WAY"))
+		both_ways();
 	one_way();
 	from_file();
 }

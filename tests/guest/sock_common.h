@@ -7,6 +7,8 @@
  *   sock_X server       the server alone; prints READY
  *   sock_X client ADDR  against a server in another guest
  *   -6 in front: over IPv6
+ *   -p in front: over plain TCP, whose behaviour is what is expected of ours
+ *   -t in front: sockets of ours that go over TCP (VNET_MODE_TCP)
  *
  * The server is the same for all: the first byte of a connection says what it
  * does (enum verb), so nobody ever has to sleep for the other side.
@@ -33,12 +35,13 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vnet_sock.h"
 #include "vnet_vtoe.h"
 
-#define PORT 7000
+#define PORT server_port()
 
 enum verb {
 	ECHO = 'E',	/* sends back what comes until end of file, then closes */
@@ -48,7 +51,10 @@ enum verb {
 	SHUT = 'H',	/* shuts down its half, then reads to the end, then closes */
 	MUTE = 'M',	/* never reads, until the client is gone */
 	SOURCE = 'O',	/* reads a 64-bit count, sends as many bytes of a pattern */
+	NAMES = 'N',	/* sends what accept(), getpeername() and getsockname() said */
 };
+
+enum way { OFFLOAD, THROUGH, PLAIN };
 
 #define check(cond)                                                              \
 	do {                                                                     \
@@ -67,6 +73,15 @@ struct addr {
 };
 
 static struct addr peer; /* where the server is */
+static enum way way;
+
+/* The server's, $SOCK_PORT where there are two. */
+__attribute__((unused)) static int server_port(void)
+{
+	const char *env = getenv("SOCK_PORT");
+
+	return env ? atoi(env) : 7000;
+}
 
 __attribute__((unused)) static int family(void)
 {
@@ -77,9 +92,15 @@ __attribute__((unused)) static int family(void)
 
 __attribute__((unused)) static int vnet_socket(bool v6)
 {
-	int fd = socket(family(), SOCK_STREAM, v6 ? VNETPROTO_IP6 : VNETPROTO_IP4);
+	int mode = VNET_MODE_TCP, fd;
 
+	if (way == PLAIN)
+		fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+	else
+		fd = socket(family(), SOCK_STREAM, v6 ? VNETPROTO_IP6 : VNETPROTO_IP4);
 	check(fd >= 0);
+	if (way == THROUGH)
+		check(setsockopt(fd, SOL_VNET, VNET_SO_MODE, &mode, sizeof(mode)) == 0);
 	return fd;
 }
 
@@ -105,6 +126,37 @@ __attribute__((unused)) static void set_addr(struct addr *a, const char *text, i
 __attribute__((unused)) static struct sockaddr *sa(struct addr *a)
 {
 	return (struct sockaddr *)&a->ss;
+}
+
+__attribute__((unused)) static void set_port(struct addr *a, int port)
+{
+	((struct sockaddr_in *)&a->ss)->sin_port = htons((uint16_t)port);
+}
+
+__attribute__((unused)) static int port_of(const struct addr *a)
+{
+	return ntohs(((const struct sockaddr_in *)&a->ss)->sin_port);
+}
+
+/* The same family, address and port. */
+__attribute__((unused)) static bool same_addr(const struct addr *a, const struct addr *b)
+{
+	const struct sockaddr_in *a4 = (const void *)&a->ss, *b4 = (const void *)&b->ss;
+	const struct sockaddr_in6 *a6 = (const void *)&a->ss, *b6 = (const void *)&b->ss;
+
+	if (a->ss.ss_family != b->ss.ss_family || a->len != b->len || a4->sin_port != b4->sin_port)
+		return false;
+	if (a->ss.ss_family == AF_INET)
+		return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+	return !memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr));
+}
+
+__attribute__((unused)) static struct addr name_of(int fd)
+{
+	struct addr a = { .len = sizeof(a.ss) };
+
+	check(getsockname(fd, (struct sockaddr *)&a.ss, &a.len) == 0);
+	return a;
 }
 
 /* This guest's own address on vnet0. */
@@ -147,10 +199,28 @@ __attribute__((unused)) static struct vnet_so_path path_of(int fd)
 	return path;
 }
 
-__attribute__((unused)) static void check_offloaded(int fd)
+__attribute__((unused)) static void expect_tcp(int fd, uint32_t reason)
 {
 	struct vnet_so_path path = path_of(fd);
 
+	if (path.path != VNET_PATH_TCP || path.reason != reason)
+		printf("path %u, reason %s\n", path.path, path.reason_name);
+	check(path.path == VNET_PATH_TCP && path.reason == reason);
+	check(!strcmp(path.reason_name, vtoe_reason_name(reason)));
+}
+
+/* Or, where this program is told to, not. */
+__attribute__((unused)) static void check_offloaded(int fd)
+{
+	struct vnet_so_path path;
+
+	if (way == PLAIN)
+		return;
+	if (way == THROUGH) {
+		expect_tcp(fd, VTOE_REASON_POLICY);
+		return;
+	}
+	path = path_of(fd);
 	if (path.path != VNET_PATH_VTOE)
 		printf("not offloaded: %s\n", path.reason_name);
 	check(path.path == VNET_PATH_VTOE);
@@ -182,6 +252,57 @@ __attribute__((unused)) static size_t read_full(int fd, void *data, size_t len)
 		done += (size_t)n;
 	}
 	return done;
+}
+
+__attribute__((unused)) static int get_int(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	check(getsockopt(fd, level, name, &value, &len) == 0);
+	return value;
+}
+
+__attribute__((unused)) static void set_int(int fd, int level, int name, int value)
+{
+	check(setsockopt(fd, level, name, &value, sizeof(value)) == 0);
+}
+
+/* Readable, writable or what else is asked, in time. */
+__attribute__((unused)) static short wait_poll(int fd, short events, int ms)
+{
+	struct pollfd pfd = { .fd = fd, .events = events };
+
+	return poll(&pfd, 1, ms) == 1 ? pfd.revents : 0;
+}
+
+__attribute__((unused)) static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* A listener of this test's own. */
+__attribute__((unused)) static int listener_on(const struct addr *at, int backlog)
+{
+	int fd = vnet_socket(at->v6);
+
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	check(bind(fd, (const struct sockaddr *)&at->ss, at->len) == 0);
+	check(listen(fd, backlog) == 0);
+	return fd;
+}
+
+/* One end of a connection to it. */
+__attribute__((unused)) static int dial(const struct addr *at)
+{
+	int fd = vnet_socket(at->v6);
+
+	check(connect(fd, (const struct sockaddr *)&at->ss, at->len) == 0);
+	check_offloaded(fd);
+	return fd;
 }
 
 __attribute__((unused)) static int call(enum verb verb)
@@ -275,13 +396,32 @@ static void serve_source(int fd)
 	}
 }
 
+struct guest {
+	int fd;
+	struct addr from;
+};
+
+static void serve_names(const struct guest *guest)
+{
+	struct addr peer_name = { .len = sizeof(peer_name.ss) }, own = { .len = sizeof(own.ss) };
+
+	if (getpeername(guest->fd, (struct sockaddr *)&peer_name.ss, &peer_name.len) ||
+	    getsockname(guest->fd, (struct sockaddr *)&own.ss, &own.len))
+		return;
+	if (give(guest->fd, &guest->from, sizeof(guest->from)) &&
+	    give(guest->fd, &peer_name, sizeof(peer_name)))
+		give(guest->fd, &own, sizeof(own));
+}
+
 static void *serve_one(void *arg)
 {
-	int fd = (int)(intptr_t)arg;
+	struct guest guest = *(struct guest *)arg;
+	int fd = guest.fd;
 	struct linger hard = { .l_onoff = 1 };
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 	char c, verb = 0;
 
+	free(arg);
 	if (recv(fd, &verb, 1, 0) == 1) {
 		switch (verb) {
 		case ECHO:
@@ -308,6 +448,9 @@ static void *serve_one(void *arg)
 		case SOURCE:
 			serve_source(fd);
 			break;
+		case NAMES:
+			serve_names(&guest);
+			break;
 		}
 	}
 	close(fd);
@@ -329,29 +472,39 @@ static int listen_at(int port, bool vnet)
 static void serve(int listener)
 {
 	pthread_attr_t attr;
+	struct guest *guest;
 	pthread_t thread;
-	int fd;
 
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 256 << 10);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	while ((fd = accept(listener, NULL, NULL)) >= 0)
-		check(pthread_create(&thread, &attr, serve_one, (void *)(intptr_t)fd) == 0);
+	for (;;) {
+		guest = calloc(1, sizeof(*guest));
+		check(guest);
+		guest->from.len = sizeof(guest->from.ss);
+		guest->fd = accept(listener, (struct sockaddr *)&guest->from.ss, &guest->from.len);
+		if (guest->fd < 0)
+			return;
+		check(pthread_create(&thread, &attr, serve_one, guest) == 0);
+	}
 }
 
 static void client(void);
 
 int main(int argc, char **argv)
 {
-	bool v6 = argc > 1 && !strcmp(argv[1], "-6");
+	bool v6 = false;
 	pid_t pid, parent;
 	int listener;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	alarm(120);
-	if (v6) {
-		argc--;
-		argv++;
+	for (; argc > 1 && argv[1][0] == '-'; argc--, argv++) {
+		v6 |= !strcmp(argv[1], "-6");
+		if (!strcmp(argv[1], "-p"))
+			way = PLAIN;
+		if (!strcmp(argv[1], "-t"))
+			way = THROUGH;
 	}
 	if (argc > 2 && !strcmp(argv[1], "client")) {
 		set_addr(&peer, argv[2], PORT);
@@ -382,6 +535,7 @@ int main(int argc, char **argv)
 	close(listener);
 	client();
 	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0); /* its sockets are gone, too */
 	return 0;
 }
 

@@ -9,16 +9,6 @@
 #define PLAIN_PORT 7001 /* a plain TCP listener of this test's own */
 #define CLOSED_PORT 7002
 
-static void expect_tcp(int fd, uint32_t reason)
-{
-	struct vnet_so_path path = path_of(fd);
-
-	if (path.path != VNET_PATH_TCP || path.reason != reason)
-		printf("path %u, reason %s\n", path.path, path.reason_name);
-	check(path.path == VNET_PATH_TCP && path.reason == reason);
-	check(!strcmp(path.reason_name, vtoe_reason_name(reason)));
-}
-
 static void again(const struct addr *own, struct addr *at, bool unspec)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };

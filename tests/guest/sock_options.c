@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The options that programs set on TCP sockets: set before and after connecting, and read back. */
+/* The options and ioctls that programs use on TCP sockets: before and after connecting, and on what accept() gives. */
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+
 #include "sock_common.h"
 
 static void both(int fd, int level, int name, int value)
@@ -45,6 +49,80 @@ static void tcp_options(int fd)
 	      errno == ENOPROTOOPT);
 }
 
+/* What MPICH, Open MPI and nginx ask; any socket will do. */
+static void ioctls(int fd)
+{
+	struct ethtool_value link = { .cmd = ETHTOOL_GLINK };
+	struct ifreq ifr = { .ifr_name = "vnet0" };
+	struct ifconf list = {};
+	int value = 1;
+
+	check(ioctl(fd, SIOCGIFHWADDR, &ifr) == 0 && ifr.ifr_hwaddr.sa_family == 1);
+	check(ioctl(fd, SIOCGIFMTU, &ifr) == 0 && ifr.ifr_mtu >= 1280);
+	check(ioctl(fd, SIOCGIFINDEX, &ifr) == 0 && ifr.ifr_ifindex > 0);
+	check(ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP);
+	ifr.ifr_data = (void *)&link;
+	check(ioctl(fd, SIOCETHTOOL, &ifr) == 0 && link.data == 1);
+	check(ioctl(fd, SIOCGIFCONF, &list) == 0 && list.ifc_len > 0);
+	if (!peer.v6) {
+		check(ioctl(fd, SIOCGIFADDR, &ifr) == 0 && ifr.ifr_addr.sa_family == AF_INET);
+		check(ioctl(fd, SIOCGIFNETMASK, &ifr) == 0);
+	}
+	check(ioctl(fd, FIONBIO, &value) == 0 && fcntl(fd, F_GETFL) & O_NONBLOCK);
+	value = 0;
+	check(ioctl(fd, FIONBIO, &value) == 0 && !(fcntl(fd, F_GETFL) & O_NONBLOCK));
+	check(ioctl(fd, 0x5499, &value) == -1 && errno == ENOTTY);
+}
+
+static void other_options(int fd)
+{
+	char text[64];
+	socklen_t len;
+
+	check(get_int(fd, SOL_SOCKET, SO_INCOMING_NAPI_ID) >= 0);
+	check(get_int(fd, SOL_SOCKET, SO_ERROR) == 0);
+	check(get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM);
+	len = sizeof(text);
+	if (!peer.v6)
+		check(getsockopt(fd, IPPROTO_IP, IP_OPTIONS, text, &len) == 0 && len == 0);
+	else
+		check(get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) >= 0);
+	check(get_int(fd, SOL_SOCKET, SO_REUSEPORT) == 0);
+	len = sizeof(text);
+	check(getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, text, &len) == 0 && len == 0);
+	both(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 100000);
+	both(fd, IPPROTO_TCP, TCP_LINGER2, 20);
+	both(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+	both(fd, SOL_SOCKET, SO_PRIORITY, 2);
+}
+
+/* A child of a listener: its options are its own. */
+static void accepted(void)
+{
+	int listener, fd, one, value = 1400;
+	struct addr at;
+
+	check(own_addr(&at, peer.v6));
+	set_port(&at, 7003);
+	listener = listener_on(&at, 5);
+	set_int(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
+	fd = dial(&at);
+	write_all(fd, "x", 1);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	ioctls(one);
+	other_options(one);
+	tcp_options(one);
+	/* for the segments of a connection that has some */
+	check(setsockopt(one, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value)) == 0 || way == OFFLOAD);
+	check(recv(one, &value, 1, 0) == 1);
+	write_all(one, "y", 1);
+	check(recv(fd, &value, 1, 0) == 1);
+	close(one);
+	close(fd);
+	close(listener);
+}
+
 static void client(void)
 {
 	struct tcp_info info;
@@ -52,9 +130,13 @@ static void client(void)
 	char buf[100] = { ECHO };
 	int fd = vnet_socket(peer.v6), value;
 
+	ioctls(fd);
+	other_options(fd);
 	tcp_options(fd);
 	check(connect(fd, sa(&peer), peer.len) == 0);
 	check_offloaded(fd);
+	ioctls(fd);
+	other_options(fd);
 	tcp_options(fd);
 	write_all(fd, buf, sizeof(buf));
 	check(read_full(fd, buf, 99) == 99);
@@ -65,6 +147,11 @@ static void client(void)
 	check(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &value, sizeof(value)) == 0);
 	len = sizeof(value);
 	check(getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, &len) == 0 && value == 128 << 10);
+	if (way != OFFLOAD) {
+		close(fd);
+		accepted();
+		return;
+	}
 	/* wire options of TCP have no meaning here */
 	check(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 3) == -1);
 	value = 1;
@@ -79,6 +166,7 @@ static void client(void)
 	value = 7;
 	check(setsockopt(fd, SOL_SOCKET, SO_MARK, &value, sizeof(value)) == 0);
 	check(connect(fd, sa(&peer), peer.len) == 0);
-	check(path_of(fd).path == VNET_PATH_TCP && path_of(fd).reason == VTOE_REASON_OPTION);
+	expect_tcp(fd, VTOE_REASON_OPTION);
 	close(fd);
+	accepted();
 }
