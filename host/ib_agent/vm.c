@@ -179,15 +179,17 @@ static void *map_inflight(int fd, uint64_t offset)
 }
 
 /*
- * An eventfd or a pipe. Another file may make us wait and then not say so by
- * EINTR: a socket with a low-water mark, something on a network.
+ * An eventfd or a pipe; user-mode Linux takes its interrupts from a socket.
+ * Another file may make us wait and then not say so by EINTR: a socket that is
+ * read with a low-water mark, something on a network.
  */
-static bool is_doorbell(int fd)
+static bool may_ring(int fd, bool socket_too)
 {
 	struct stat st;
 
 	return fstat(fd, &st) == 0 &&
-	       (S_ISFIFO(st.st_mode) || !(st.st_mode & S_IFMT));
+	       (S_ISFIFO(st.st_mode) || !(st.st_mode & S_IFMT) ||
+		(socket_too && S_ISSOCK(st.st_mode)));
 }
 
 static int queue_start(struct iba_vm *vm, struct iba_queue *q,
@@ -240,8 +242,8 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 	virtq_set_call(&q->vq, msg->fds[1]);
 	q->inflight = map_inflight(msg->fds[2], le64toh(start->inflight_offset));
 	close(msg->fds[2]);
-	if (!q->inflight || !is_doorbell(q->vq.kick_fd) ||
-	    !is_doorbell(q->vq.call_fd) || queue_start(vm, q, start) < 0) {
+	if (!q->inflight || !may_ring(q->vq.kick_fd, false) ||
+	    !may_ring(q->vq.call_fd, true) || queue_start(vm, q, start) < 0) {
 		log_warn("vm %s: queue %u cannot be started", vm->name,
 			 le16toh(start->queue));
 		queue_stop(q);
