@@ -2,8 +2,8 @@
 /*
  * The whole of one VM's shim.
  *
- *   front end ── vhost_user.c, vu_requests.c ── queue.c ── device.c, ctrl.c
- *                                  │
+ *   front end ── front.c ── vhost_user.c, vu_requests.c ── queue.c ── device.c,
+ *                                  │                               ctrl.c
  *   guest tx ring ── tx.c ── routes.c ── wire.c ── link.c ── UDP
  *   guest rx ring ── rx*.c (window.c, reasm.c) ──── link.c ── UDP
  *   VTOE rings ───── attach.c (vtoe_queues.c) ── agent
@@ -17,6 +17,7 @@
 #include "attach.h"
 #include "config.h"
 #include "device.h"
+#include "front.h"
 #include "guest_mem.h"
 #include "link.h"
 #include "loop.h"
@@ -35,6 +36,7 @@ struct shim {
 	struct shim_stats stats;
 
 	struct shim_front front;
+	struct shim_vu vu; /* what belongs to its protocol */
 	struct guest_mem mem;
 	struct shim_device dev;
 	unsigned int queue_count;
