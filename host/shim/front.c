@@ -150,7 +150,9 @@ int shim_front_init(struct shim *shim)
 
 	f->shim = shim;
 	f->fd = -1;
-	f->ops = &shim_vhost_user_ops;
+	f->ops = shim->conf->front_kind == SHIM_FRONT_VFIO_USER ?
+			 &shim_vfio_user_ops :
+			 &shim_vhost_user_ops;
 	f->want = f->ops->hdr_len;
 	ret = f->ops->init(shim);
 	if (ret < 0)

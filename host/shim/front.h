@@ -43,7 +43,7 @@ struct shim_front_ops {
 	uint64_t (*to_gpa)(const struct shim *shim, uint64_t addr, uint64_t len);
 };
 
-extern const struct shim_front_ops shim_vhost_user_ops;
+extern const struct shim_front_ops shim_vhost_user_ops, shim_vfio_user_ops;
 
 struct shim_front {
 	const struct shim_front_ops *ops;

@@ -3,7 +3,8 @@
  * The whole of one VM's shim.
  *
  *   front end ── front.c ── vhost_user.c, vu_requests.c ── queue.c ── device.c,
- *                                  │                               ctrl.c
+ *                       └── vfio_*.c ──────────────────────── │       ctrl.c
+ *                                  ┌──────────────────────────┘
  *   guest tx ring ── tx.c ── routes.c ── wire.c ── link.c ── UDP
  *   guest rx ring ── rx*.c (window.c, reasm.c) ──── link.c ── UDP
  *   VTOE rings ───── attach.c (vtoe_queues.c) ── agent
@@ -27,6 +28,7 @@
 #include "rx.h"
 #include "stats.h"
 #include "tx.h"
+#include "vfio_user.h"
 #include "vhost_user.h"
 
 struct shim {
@@ -36,7 +38,8 @@ struct shim {
 	struct shim_stats stats;
 
 	struct shim_front front;
-	struct shim_vu vu; /* what belongs to its protocol */
+	struct shim_vu vu;     /* what belongs to its protocol: one of these */
+	struct shim_vfio vfio;
 	struct guest_mem mem;
 	struct shim_device dev;
 	unsigned int queue_count;
