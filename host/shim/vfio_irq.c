@@ -6,7 +6,8 @@
  *
  * A queue is given a duplicate of its vector's eventfd, so that whoever serves
  * it (the agent, too) interrupts the guest without us. A change of that, at any
- * time, is shim_queue_set_call()'s matter.
+ * time, is shim_queue_set_call()'s matter; for the agent's queues it costs a
+ * round trip to the agent, so what is no change is found out.
  *
  * A masked vector has no eventfd for the queues that use it; when it is unmasked
  * it fires once, since there may have been something: virtio allows an interrupt
@@ -15,9 +16,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/vfio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -83,6 +86,14 @@ static void rerouted(struct shim *shim, uint16_t vector)
 			shim_vfio_route(shim, &shim->queue[i]);
 }
 
+/* Two descriptors of one eventfd. False if that cannot be told. */
+static bool same_file(int a, int b)
+{
+	const pid_t me = getpid();
+
+	return a >= 0 && b >= 0 && syscall(SYS_kcmp, me, me, KCMP_FILE, a, b) == 0;
+}
+
 /* Takes fd; -1: none. */
 static void set_eventfd(struct shim *shim, uint16_t vector, int fd)
 {
@@ -91,6 +102,11 @@ static void set_eventfd(struct shim *shim, uint16_t vector, int fd)
 
 	if (fd < 0 && irq->fd < 0)
 		return;
+	/* QEMU repeats itself each time that the guest has moved an interrupt */
+	if (same_file(fd, irq->fd)) {
+		close(fd);
+		return;
+	}
 	if (irq->fd >= 0)
 		close(irq->fd);
 	irq->fd = fd;

@@ -535,6 +535,9 @@ static void with_agent(void)
 	ok(attach(), "the agent is given queues and memory");
 	ok(wait_until(vf_block(&a, &block) && block.vtoe_state == VNET_VTOE_UP),
 	   "the guest is told");
+	ok(vf_irqs(a.sock, EVENTFDS, VFIO_PCI_MSIX_IRQ_INDEX, 4, 1, &a.q[3].call_fd,
+		   1) == 0 && silent(agent),
+	   "the same interrupt again is nothing new to it");
 	vf_send(a.sock, VFU_DMA_UNMAP, 0, &u, sizeof(u), NULL, 0);
 	for (i = 0; i < 5 && good; i++)
 		good = expect(&msg, VNET_ATTACH_QUEUE_STOP) && silent(a.sock) &&
