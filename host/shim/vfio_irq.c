@@ -107,6 +107,8 @@ static void set_eventfd(struct shim *shim, uint16_t vector, int fd)
 		close(fd);
 		return;
 	}
+	log_debug("vm %s: vector %u: %s", shim->conf->vm, vector,
+		  fd < 0 ? "none" : irq->fd < 0 ? "set" : "another");
 	if (irq->fd >= 0)
 		close(irq->fd);
 	irq->fd = fd;

@@ -53,6 +53,7 @@ struct row {
 	int (*handle)(struct shim *shim);
 	uint16_t len_min, len_max; /* of the payload */
 	uint8_t fds_max;
+	bool often; /* not for the log */
 };
 
 static const struct row *find_row(uint16_t command);
@@ -317,15 +318,15 @@ static const struct row rows[] = {
 	ROW(DEVICE_GET_IRQ_INFO, shim_vfio_get_irq_info, EXACTLY(vfu_irq_info), 0),
 	ROW(DEVICE_SET_IRQS, shim_vfio_set_irqs, sizeof(struct vfu_irq_set),
 	    sizeof(struct vfu_irq_set) + 4 * SHIM_VFIO_VECTORS_MAX, UNIX_FDS_MAX),
-	ROW(REGION_READ, region_read, EXACTLY(vfu_region_access), 0),
+	ROW(REGION_READ, region_read, EXACTLY(vfu_region_access), 0, true),
 	ROW(REGION_WRITE, region_write, sizeof(struct vfu_region_access),
-	    sizeof(struct vfu_region_access) + SHIM_VFIO_XFER_MAX, 0),
+	    sizeof(struct vfu_region_access) + SHIM_VFIO_XFER_MAX, 0, true),
 	ROW(DMA_READ, not_supported, ANY, 0),
 	ROW(DMA_WRITE, not_supported, ANY, 0),
 	ROW(DEVICE_RESET, reset, 0, 0, 0),
 	ROW(DIRTY_PAGES, not_supported, ANY, 0),
 	ROW(REGION_WRITE_MULTI, write_multi, sizeof(struct vfu_write_multi),
-	    SHIM_VFIO_PAYLOAD_MAX, 0),
+	    SHIM_VFIO_PAYLOAD_MAX, 0, true),
 	ROW(DEVICE_FEATURE, not_supported, ANY, 0),
 	ROW(MIG_DATA_READ, not_supported, ANY, 0),
 	ROW(MIG_DATA_WRITE, not_supported, ANY, 0),
@@ -404,6 +405,10 @@ static int handle(struct shim *shim)
 	ret = check(shim, row);
 	if (ret < 0)
 		return ret;
+	if (row && !row->often)
+		log_debug("vm %s: front end: %s, %u bytes, %u descriptors",
+			  shim->conf->vm, row->name, payload_len(v),
+			  shim->front.nfds);
 	v->reply_len = 0;
 	v->reply_nfds = 0;
 	ret = row ? row->handle(shim) : ENOSYS;
