@@ -459,6 +459,53 @@ static void reconnect(void)
 	ok(vm_stop(&a) == 0 && vm_stop(&b) == 0, "both shims end well");
 }
 
+/* More queues than a message takes descriptors. */
+static void many_queues(void)
+{
+	struct vfu_region_io_fds q = { 2000, 0, BAR0, 0 };
+	unsigned int nfds = 0, i;
+	int fds[18], got[16];
+	char text[512];
+	bool good = true;
+
+	rig_door = "vfio-user";
+	body(text, "vxlan", 0);
+	strcat(text, "queues 8\n");
+	vm_start(&a, "d", 4, text);
+	a.sock = vf_hello(&a);
+	ok(vf_enumerate(&a) && at.vectors == 18 && common_read(&a, num_queues, 2) == 17,
+	   "17 queues, 18 vectors");
+	for (i = 0; i < 18; i++)
+		fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ok(vf_irqs(a.sock, EVENTFDS, VFIO_PCI_MSIX_IRQ_INDEX, 0, 16, fds, 16) == 0 &&
+		   vf_irqs(a.sock, EVENTFDS, VFIO_PCI_MSIX_IRQ_INDEX, 16, 2, fds + 16,
+			   2) == 0 &&
+		   vf_irqs(a.sock, VFIO_IRQ_SET_DATA_NONE |
+				   VFIO_IRQ_SET_ACTION_TRIGGER,
+			   VFIO_PCI_MSIX_IRQ_INDEX, 0, 18, NULL, 0) == 0,
+	   "their eventfds in two messages");
+	for (i = 0; i < 18; i++) {
+		good &= signalled(fds[i]);
+		close(fds[i]);
+	}
+	ok(good, "each is the one it was said to be");
+	vf_send(a.sock, VFU_DEVICE_GET_REGION_IO_FDS, 0, &q, 16, NULL, 0);
+	ok(vf_recv(a.sock, VFU_DEVICE_GET_REGION_IO_FDS, vf_reply, sizeof(vf_reply),
+		   got, &nfds) == 16 + 16 * 40 && nfds == 16,
+	   "ioeventfds for as many as fit");
+	close_fds(got, nfds);
+	close(a.sock);
+	a.sock = front_connect(&a);
+	vf_version(a.sock, NULL);
+	vf_send(a.sock, VFU_DEVICE_GET_REGION_IO_FDS, 0, &q, 16, NULL, 0);
+	ok(vf_recv(a.sock, VFU_DEVICE_GET_REGION_IO_FDS, vf_reply, sizeof(vf_reply),
+		   got, &nfds) == 16 + 40 && nfds == 1,
+	   "for one, if the client does not say how many it takes");
+	close_fds(got, nfds);
+	close(a.sock);
+	ok(vm_stop(&a) == 0, "this shim ends well");
+}
+
 /* ---- the agent ---- */
 
 static int listener, agent;
@@ -577,6 +624,7 @@ int main(void)
 	resets();
 	memory();
 	reconnect();
+	many_queues();
 	with_agent();
 	rig_done();
 	return tap_done();
