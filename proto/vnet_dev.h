@@ -7,7 +7,9 @@
  * Carriers of the vendor block:
  *  - virtio config space at VNET_VENDOR_CONFIG_OFFSET (transports without PCI;
  *    one read fetches it whole);
- *  - a VIRTIO_PCI_CAP_VENDOR_CFG capability in PCI config space.
+ *  - a VIRTIO_PCI_CAP_VENDOR_CFG capability in PCI config space, struct
+ *    vnet_pci_vendor_cap. It is read in pieces: read the generation before and
+ *    after, and again if they differ. A PCI device has both carriers.
  * The device announces VNET_F_PARAVIRT_BIT; a driver that accepts it puts a
  * struct vnet_train_hdr (vnet_train.h) instead of a virtio_net_hdr in front of
  * every buffer. One that does not is a stock virtio_net driver, and the host
@@ -84,6 +86,27 @@ VNET_ASSERT_OFFSET(vnet_vendor_block, generation, 16);
 VNET_ASSERT_OFFSET(vnet_vendor_block, encap_len, 24);
 VNET_ASSERT_OFFSET(vnet_vendor_block, vtoe_first_queue, 32);
 VNET_ASSERT_OFFSET(vnet_vendor_block, rwq_buf_size, 40);
+
+/*
+ * The block as a vendor data capability (virtio 1.2 section 4.1.4.8). Reading it
+ * has no side effects; it is written by the host only. vendor_id is not assigned
+ * to us by the PCI-SIG: a driver looks at it, cap_len and the block's magic.
+ */
+#define VNET_PCI_CAP_VNDR 0x09	     /* PCI_CAP_ID_VNDR */
+#define VNET_PCI_CAP_VENDOR_CFG 0x09 /* VIRTIO_PCI_CAP_VENDOR_CFG */
+#define VNET_PCI_CAP_VENDOR_ID 0x4e50
+
+struct vnet_pci_vendor_cap {
+	__u8 cap_vndr; /* VNET_PCI_CAP_VNDR */
+	__u8 cap_next;
+	__u8 cap_len;  /* of this struct, or more in later versions */
+	__u8 cfg_type; /* VNET_PCI_CAP_VENDOR_CFG */
+	__le16 vendor_id; /* VNET_PCI_CAP_VENDOR_ID */
+	__le16 reserved;
+	struct vnet_vendor_block block;
+};
+VNET_ASSERT_SIZE(vnet_pci_vendor_cap, 72);
+VNET_ASSERT_OFFSET(vnet_pci_vendor_cap, block, 8);
 
 /*
  * Record of a split virtqueue that outlives the process that serves it: one

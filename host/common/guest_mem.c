@@ -23,14 +23,18 @@ void guest_mem_init(struct guest_mem *mem)
 	memset(mem, 0, sizeof(*mem));
 }
 
+static void release_region(struct guest_region *r)
+{
+	munmap(r->map, r->map_size);
+	close(r->fd);
+}
+
 void guest_mem_clear(struct guest_mem *mem)
 {
 	unsigned int i;
 
-	for (i = 0; i < mem->count; i++) {
-		munmap(mem->region[i].map, mem->region[i].map_size);
-		close(mem->region[i].fd);
-	}
+	for (i = 0; i < mem->count; i++)
+		release_region(&mem->region[i]);
 	guest_mem_init(mem);
 }
 
@@ -115,6 +119,22 @@ int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size,
 	}
 	mem->region[mem->count++] = r;
 	return 0;
+}
+
+int guest_mem_remove(struct guest_mem *mem, uint64_t gpa, uint64_t size)
+{
+	unsigned int i;
+
+	for (i = 0; i < mem->count; i++) {
+		struct guest_region *r = &mem->region[i];
+
+		if (r->gpa != gpa || r->size != size)
+			continue;
+		release_region(r);
+		*r = mem->region[--mem->count];
+		return 0;
+	}
+	return -ENOENT;
 }
 
 void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len)

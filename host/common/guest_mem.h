@@ -41,6 +41,8 @@ void guest_mem_clear(struct guest_mem *mem);
  */
 int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size,
 		  uint64_t user_addr, uint64_t mmap_offset, int fd);
+/* Unmaps the region that is exactly this, and closes its fd. 0 or -ENOENT. */
+int guest_mem_remove(struct guest_mem *mem, uint64_t gpa, uint64_t size);
 /* NULL unless [gpa, gpa + len) lies within one region. len 0 is NULL. */
 void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len);
 /* Front-end address to guest physical; UINT64_MAX if in no region. */

@@ -111,8 +111,12 @@ static int parse_front(const struct conf_line *line, void *ctx)
 
 	if (first_time(line, c, SEEN_FRONT) < 0)
 		return -EINVAL;
-	if (strcmp(line->argv[1], "vhost-user"))
-		return conf_error(line, "unknown front door '%s'; there is: vhost-user",
+	if (!strcmp(line->argv[1], "vhost-user"))
+		c->front_kind = SHIM_FRONT_VHOST_USER;
+	else if (!strcmp(line->argv[1], "vfio-user"))
+		c->front_kind = SHIM_FRONT_VFIO_USER;
+	else
+		return conf_error(line, "unknown front door '%s'; there are: vhost-user, vfio-user",
 				  line->argv[1]);
 	return conf_path(line, "socket of the front door", line->argv[2],
 			 c->front, sizeof(c->front));
@@ -363,7 +367,7 @@ static const struct conf_directive directives[] = {
 	{ "tenant", 1, 1, "NUMBER", parse_tenant },
 	{ "mac", 1, 1, "MAC", parse_mac },
 	{ "mtu", 1, 1, "BYTES", parse_mtu },
-	{ "front", 2, 2, "vhost-user PATH", parse_front },
+	{ "front", 2, 2, "vhost-user|vfio-user PATH", parse_front },
 	{ "agent", 1, 1, "PATH", parse_agent },
 	{ "queues", 1, 1, "PAIRS", parse_queues },
 	{ "encap", 1, 1, "vxlan|vnet-udp", parse_encap },
@@ -501,7 +505,8 @@ int shim_config_may_replace(const struct shim_config *conf,
 		what = "mac";
 	else if (conf->mtu != next->mtu)
 		what = "mtu";
-	else if (strcmp(conf->front, next->front))
+	else if (conf->front_kind != next->front_kind ||
+		 strcmp(conf->front, next->front))
 		what = "front";
 	else if (strcmp(conf->agent, next->agent))
 		what = "agent";

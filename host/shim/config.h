@@ -24,6 +24,11 @@ struct shim_link_conf {
 	unsigned int line;
 };
 
+enum shim_front_kind {
+	SHIM_FRONT_VHOST_USER,
+	SHIM_FRONT_VFIO_USER,
+};
+
 /* Qualifiers of a MAC in a route (VNET/P). */
 enum shim_mac_qual {
 	SHIM_MAC_ANY,	/* every address */
@@ -49,6 +54,7 @@ struct shim_config {
 	uint32_t tenant;
 	uint8_t mac[VNET_MAC_LEN];
 	uint16_t mtu; /* offered to the guest */
+	enum shim_front_kind front_kind;
 	char front[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char agent[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "": no offload */
 	uint32_t pairs;

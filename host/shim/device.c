@@ -94,6 +94,16 @@ void shim_device_reset(struct shim *shim)
 	dev->encap_types = 1u << shim->conf->encap;
 }
 
+void shim_device_reset_all(struct shim *shim)
+{
+	unsigned int i;
+
+	for (i = 0; i < shim->queue_count; i++)
+		shim_queue_reset(&shim->queue[i]);
+	shim_attach_reset(shim);
+	shim_device_reset(shim);
+}
+
 static void vendor_block(const struct shim *shim, struct vnet_vendor_block *b)
 {
 	const struct shim_config *conf = shim->conf;
@@ -145,7 +155,8 @@ void shim_device_changed(struct shim *shim)
 {
 	shim->dev.generation++;
 	shim->stats.config_changes++;
-	shim_front_config_changed(&shim->front);
+	if (shim_front_connected(&shim->front))
+		shim->front.ops->config_changed(shim);
 }
 
 void shim_device_set_vtoe(struct shim *shim, uint8_t state, bool new_epoch)

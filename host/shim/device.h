@@ -10,7 +10,7 @@
 
 #include "vnet_dev.h"
 
-#define SHIM_CONFIG_SPACE 256 /* of a vhost-user device */
+#define SHIM_CONFIG_SPACE 256 /* as a vhost-user device may have */
 
 struct shim;
 
@@ -37,6 +37,8 @@ uint64_t shim_device_offer(const struct shim *shim);
 int shim_device_accept(struct shim *shim, uint64_t features);
 /* Forgets the driver. */
 void shim_device_reset(struct shim *shim);
+/* All queues, the offload and the features as if there had never been one. */
+void shim_device_reset_all(struct shim *shim);
 
 static inline bool shim_device_has(const struct shim_device *dev,
 				   unsigned int bit)

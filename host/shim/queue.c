@@ -10,10 +10,11 @@
  *    └----- from any state -------------- AGENT                          │
  *    ^-------------------------------------------------------------------┘
  *
- * "All of it" is: ring size, ring addresses, a kick descriptor, enabled (if
- * the front end negotiated PROTOCOL_FEATURES, which brings SET_VRING_ENABLE),
- * and a memory table in which the rings lie. A disabled queue's rings are not
- * touched: user-mode Linux frees them after SET_VRING_ENABLE 0 and never sends
+ * "All of it" is: ring size, ring addresses, a kick descriptor, memory in which
+ * the rings lie, and what the protocol has besides: over vhost-user enabled (if
+ * PROTOCOL_FEATURES was negotiated, which brings SET_VRING_ENABLE), over
+ * vfio-user enabled and DRIVER_OK. A disabled queue's rings are not touched:
+ * user-mode Linux frees them after SET_VRING_ENABLE 0 and never sends
  * GET_VRING_BASE. The position in the ring survives in `base`.
  *
  * Who serves a ring may suppress doorbells, so pending work is looked for when
@@ -117,6 +118,7 @@ void shim_queue_broken(struct shim_queue *q)
 		 q->shim->conf->vm, q->index, shim_queue_kind_name(q->kind));
 	loop_remove_fd(q->kick_source);
 	q->kick_source = NULL;
+	q->shim->front.ops->queue_broken(q);
 }
 
 /* ---- served here ---- */
@@ -153,17 +155,18 @@ static void kicked(int fd, uint32_t events, void *ctx)
 
 int shim_queue_ring(const struct shim_queue *q, struct shim_ring *ring)
 {
-	const struct guest_mem *mem = &q->shim->mem;
+	const struct shim *shim = q->shim;
+	const struct shim_front_ops *front = shim->front.ops;
 	const uint64_t num = q->num;
 
-	ring->desc = guest_mem_user_to_gpa(mem, q->desc_user,
-					   sizeof(struct vring_desc) * num);
-	ring->avail = guest_mem_user_to_gpa(mem, q->avail_user,
-					    sizeof(struct vring_avail) +
-						    sizeof(__virtio16) * num);
-	ring->used = guest_mem_user_to_gpa(mem, q->used_user,
-					   sizeof(struct vring_used) +
-						   sizeof(struct vring_used_elem) * num);
+	ring->desc = front->to_gpa(shim, q->desc_addr,
+				   sizeof(struct vring_desc) * num);
+	ring->avail = front->to_gpa(shim, q->avail_addr,
+				    sizeof(struct vring_avail) +
+					    sizeof(__virtio16) * num);
+	ring->used = front->to_gpa(shim, q->used_addr,
+				   sizeof(struct vring_used) +
+					   sizeof(struct vring_used_elem) * num);
 	if (ring->desc == UINT64_MAX || ring->avail == UINT64_MAX ||
 	    ring->used == UINT64_MAX) {
 		log_warn("vm %s: queue %u: its rings lie outside the guest's memory",
@@ -234,11 +237,12 @@ void shim_queue_stop_local(struct shim_queue *q)
 static bool complete(const struct shim_queue *q)
 {
 	return q->num && q->addr_set && q->kick_fd >= 0 && q->shim->mem.count &&
-	       (q->enabled || !q->shim->front.enable_needed);
+	       q->shim->front.ops->may_run(q);
 }
 
 int shim_queue_update(struct shim_queue *q)
 {
+	struct shim_ring ring;
 	int ret = 0;
 
 	if (!complete(q)) {
@@ -252,6 +256,8 @@ int shim_queue_update(struct shim_queue *q)
 			 q->shim->conf->vm);
 		return -EINVAL;
 	}
+	if (shim_queue_ring(q, &ring) < 0)
+		return -EINVAL;
 	q->base_told = false;
 	shim_queue_set_state(q, SHIM_QUEUE_READY);
 	if (q->kind == SHIM_QUEUE_VTOE) {
@@ -323,7 +329,8 @@ int shim_queues_resume(struct shim *shim)
 	unsigned int i;
 	int ret = 0;
 
-	for (i = 0; i < shim->queue_count && ret == 0; i++)
-		ret = shim_queue_update(&shim->queue[i]);
+	for (i = 0; i < shim->queue_count; i++)
+		if (shim_queue_update(&shim->queue[i]) < 0)
+			ret = -EINVAL;
 	return ret;
 }

@@ -40,7 +40,7 @@ struct shim_queue {
 	/* what the front end said */
 	uint16_t num;
 	uint16_t base; /* next avail position to take, kept while not LOCAL */
-	uint64_t desc_user, avail_user, used_user;
+	uint64_t desc_addr, avail_addr, used_addr; /* in its address space */
 	bool addr_set, enabled;
 	bool base_told; /* the front end asked for base after the last stop */
 	int kick_fd, call_fd; /* owned; the virtq, the agent get duplicates */
@@ -77,7 +77,8 @@ void shim_queue_reset(struct shim_queue *q);
 /* A new call descriptor (or -1), which the queue owns from now on. */
 int shim_queue_set_call(struct shim_queue *q, int fd);
 
-/* Around a change of guest memory: stop all queues; start them again. */
+/* Around a change of guest memory: stop all queues; start again all that can be
+ * (-EINVAL: not all of them). */
 void shim_queues_pause(struct shim *shim);
 int shim_queues_resume(struct shim *shim);
 

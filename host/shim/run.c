@@ -14,10 +14,10 @@
 #include "sandbox.h"
 #include "shim.h"
 
-/* On top of the common base: the agent's connection, and what a reload of the
- * configuration and the end need. */
+/* On top of the common base: the agent's connection, comparing interrupts, and
+ * what a reload of the configuration and the end need. */
 static const char *const syscalls[] = {
-	"bind", "connect", "eventfd2", "openat", "socket", "unlink", NULL,
+	"bind", "connect", "eventfd2", "kcmp", "openat", "socket", "unlink", NULL,
 };
 
 static int start(struct shim *shim, bool sandbox)
@@ -73,9 +73,9 @@ int shim_run(const char *conf_path, struct shim_config *conf, bool sandbox)
 	shim->attach.sock = -1;
 	shim->attach.inflight_fd = -1;
 	if (start(shim, sandbox) == 0) {
-		log_info("vm %s: listening at %s; %u links, %u segments a call",
-			 conf->vm, conf->front, conf->link_count,
-			 shim->links.max_segs);
+		log_info("vm %s: listening at %s (%s); %u links, %u segments a call",
+			 conf->vm, conf->front, shim->front.ops->name,
+			 conf->link_count, shim->links.max_segs);
 		sd_notify(0, "READY=1");
 		ret = loop_run(shim->loop);
 		sd_notify(0, "STOPPING=1");

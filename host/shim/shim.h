@@ -2,8 +2,9 @@
 /*
  * The whole of one VM's shim.
  *
- *   front end ── vhost_user.c, vu_requests.c ── queue.c ── device.c, ctrl.c
- *                                  │
+ *   front end ── front.c ── vhost_user.c, vu_requests.c ── queue.c ── device.c,
+ *                       └── vfio_*.c ──────────────────────── │       ctrl.c
+ *                                  ┌──────────────────────────┘
  *   guest tx ring ── tx.c ── routes.c ── wire.c ── link.c ── UDP
  *   guest rx ring ── rx*.c (window.c, reasm.c) ──── link.c ── UDP
  *   VTOE rings ───── attach.c (vtoe_queues.c) ── agent
@@ -17,6 +18,7 @@
 #include "attach.h"
 #include "config.h"
 #include "device.h"
+#include "front.h"
 #include "guest_mem.h"
 #include "link.h"
 #include "loop.h"
@@ -26,6 +28,7 @@
 #include "rx.h"
 #include "stats.h"
 #include "tx.h"
+#include "vfio_user.h"
 #include "vhost_user.h"
 
 struct shim {
@@ -35,6 +38,8 @@ struct shim {
 	struct shim_stats stats;
 
 	struct shim_front front;
+	struct shim_vu vu;     /* what belongs to its protocol: one of these */
+	struct shim_vfio vfio;
 	struct guest_mem mem;
 	struct shim_device dev;
 	unsigned int queue_count;

@@ -31,8 +31,7 @@
 
 int shim_vu_bad(const struct shim *shim, const char *fmt, ...)
 {
-	const struct shim_front *f = &shim->front;
-	const struct shim_vu_row *row = shim_vu_find(f->msg.request);
+	const struct shim_vu_row *row = shim_vu_find(shim->vu.msg.request);
 	char text[160];
 	va_list args;
 
@@ -74,18 +73,9 @@ static struct shim_queue *get_state(struct shim *shim, uint32_t *num)
 {
 	struct vu_vring_state s;
 
-	memcpy(&s, shim->front.msg.payload, sizeof(s));
+	memcpy(&s, shim->vu.msg.payload, sizeof(s));
 	*num = s.num;
 	return get_queue(shim, s.index);
-}
-
-/* Takes the i-th descriptor of the message. */
-static int take_fd(struct shim_front *f, unsigned int i)
-{
-	int fd = f->fds[i];
-
-	f->fds[i] = -1;
-	return fd;
 }
 
 /* ---- features ---- */
@@ -93,7 +83,7 @@ static int take_fd(struct shim_front *f, unsigned int i)
 static int get_features(struct shim *shim)
 {
 	shim->dev.offered = shim_device_offer(shim);
-	put_u64(&shim->front.msg, shim->dev.offered |
+	put_u64(&shim->vu.msg, shim->dev.offered |
 					  VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT));
 	return 0;
 }
@@ -101,7 +91,7 @@ static int get_features(struct shim *shim)
 static int set_features(struct shim *shim)
 {
 	const uint64_t bit = VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT);
-	const uint64_t features = get_u64(&shim->front.msg);
+	const uint64_t features = get_u64(&shim->vu.msg);
 	unsigned int i;
 
 	if ((features & ~bit) != shim->dev.features)
@@ -110,31 +100,31 @@ static int set_features(struct shim *shim)
 				return shim_vu_bad(shim, "queue %u is in use", i);
 	if (shim_device_accept(shim, features & ~bit) < 0)
 		return shim_vu_bad(shim, "not a part of the offer");
-	shim->front.enable_needed = features & bit;
+	shim->vu.enable_needed = features & bit;
 	shim_attach_features_set(shim);
 	return 0;
 }
 
 static int get_protocol_features(struct shim *shim)
 {
-	put_u64(&shim->front.msg, OUR_PROTOCOL_FEATURES);
+	put_u64(&shim->vu.msg, OUR_PROTOCOL_FEATURES);
 	return 0;
 }
 
 static int set_protocol_features(struct shim *shim)
 {
-	const uint64_t features = get_u64(&shim->front.msg);
+	const uint64_t features = get_u64(&shim->vu.msg);
 
 	if (features & ~OUR_PROTOCOL_FEATURES)
 		return shim_vu_bad(shim, "%#" PRIx64 " was not offered",
 			   (uint64_t)(features & ~OUR_PROTOCOL_FEATURES));
-	shim->front.protocol_features = features;
+	shim->vu.protocol_features = features;
 	return 0;
 }
 
 static int get_queue_num(struct shim *shim)
 {
-	put_u64(&shim->front.msg, shim->queue_count);
+	put_u64(&shim->vu.msg, shim->queue_count);
 	return 0;
 }
 
@@ -146,20 +136,15 @@ static int set_owner(struct shim *shim)
 	return 0;
 }
 
-int shim_vu_reset_device(struct shim *shim)
+static int reset_device(struct shim *shim)
 {
-	unsigned int i;
-
-	for (i = 0; i < shim->queue_count; i++)
-		shim_queue_reset(&shim->queue[i]);
-	shim_attach_reset(shim);
-	shim_device_reset(shim);
+	shim_device_reset_all(shim);
 	return 0;
 }
 
 static int set_status(struct shim *shim)
 {
-	const uint64_t status = get_u64(&shim->front.msg);
+	const uint64_t status = get_u64(&shim->vu.msg);
 
 	if (status > UINT8_MAX)
 		return shim_vu_bad(shim, "status %#" PRIx64, status);
@@ -170,14 +155,14 @@ static int set_status(struct shim *shim)
 
 static int get_status(struct shim *shim)
 {
-	put_u64(&shim->front.msg, shim->dev.status);
+	put_u64(&shim->vu.msg, shim->dev.status);
 	return 0;
 }
 
 /* Offset and length within config space, payload as long as they say. */
 static int config_header(struct shim *shim, struct vu_config *c)
 {
-	const struct shim_vu_msg *msg = &shim->front.msg;
+	const struct shim_vu_msg *msg = &shim->vu.msg;
 
 	memcpy(c, msg->payload, sizeof(*c));
 	if (c->size > SHIM_CONFIG_SPACE || c->offset > SHIM_CONFIG_SPACE - c->size)
@@ -196,7 +181,7 @@ static int get_config(struct shim *shim)
 	if (config_header(shim, &c) < 0)
 		return -EPROTO;
 	shim_device_config(shim, config);
-	memcpy(shim->front.msg.payload + sizeof(c), config + c.offset, c.size);
+	memcpy(shim->vu.msg.payload + sizeof(c), config + c.offset, c.size);
 	return 0;
 }
 
@@ -210,13 +195,12 @@ static int set_config(struct shim *shim)
 
 static int set_backend_req_fd(struct shim *shim)
 {
-	struct shim_front *f = &shim->front;
-	int fd = take_fd(f, 0);
+	int fd = shim_front_take_fd(&shim->front, 0);
 	int flags = fcntl(fd, F_GETFL);
 
-	if (f->req_fd >= 0)
-		close(f->req_fd);
-	f->req_fd = fd;
+	if (shim->vu.req_fd >= 0)
+		close(shim->vu.req_fd);
+	shim->vu.req_fd = fd;
 	/* a full pipe of the front end's must not stop us */
 	if (flags >= 0)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
@@ -232,12 +216,12 @@ static int set_mem_table(struct shim *shim)
 	unsigned int i;
 	int ret = 0;
 
-	memcpy(&table, f->msg.payload, f->msg.size);
+	memcpy(&table, shim->vu.msg.payload, shim->vu.msg.size);
 	if (table.count > VU_MEM_REGIONS_MAX || table.count != f->nfds ||
-	    f->msg.size < offsetof(struct vu_mem_table, region) +
+	    shim->vu.msg.size < offsetof(struct vu_mem_table, region) +
 				  table.count * sizeof(table.region[0]))
 		return shim_vu_bad(shim, "%u regions, %u descriptors, %u bytes",
-			   table.count, f->nfds, f->msg.size);
+			   table.count, f->nfds, shim->vu.msg.size);
 	/* before anything is unmapped nobody may look at it, the agent neither */
 	shim_queues_pause(shim);
 	guest_mem_clear(&shim->mem);
@@ -245,7 +229,7 @@ static int set_mem_table(struct shim *shim)
 		const struct vu_mem_region *r = &table.region[i];
 
 		ret = guest_mem_add(&shim->mem, r->gpa, r->size, r->user_addr,
-				    r->mmap_offset, take_fd(f, i));
+				    r->mmap_offset, shim_front_take_fd(f, i));
 		if (ret < 0)
 			shim_vu_bad(shim, "region %u at %#" PRIx64 ", %#" PRIx64 " bytes: %s",
 			    i, r->gpa, r->size, strerror(-ret));
@@ -309,8 +293,8 @@ static int get_vring_base(struct shim *shim)
 		close(q->kick_fd);
 	q->kick_fd = -1;
 	s = (struct vu_vring_state){ .index = q->index, .num = q->base };
-	memcpy(shim->front.msg.payload, &s, sizeof(s));
-	shim->front.msg.size = sizeof(s);
+	memcpy(shim->vu.msg.payload, &s, sizeof(s));
+	shim->vu.msg.size = sizeof(s);
 	return 0;
 }
 
@@ -319,20 +303,20 @@ static int set_vring_addr(struct shim *shim)
 	struct vu_vring_addr a;
 	struct shim_queue *q;
 
-	memcpy(&a, shim->front.msg.payload, sizeof(a));
+	memcpy(&a, shim->vu.msg.payload, sizeof(a));
 	q = get_queue(shim, a.index);
 	if (!q)
 		return -EPROTO;
 	if (a.flags)
 		return shim_vu_bad(shim, "flags %#x (logging was not offered)", a.flags);
-	if (q->addr_set && q->desc_user == a.desc && q->avail_user == a.avail &&
-	    q->used_user == a.used)
+	if (q->addr_set && q->desc_addr == a.desc && q->avail_addr == a.avail &&
+	    q->used_addr == a.used)
 		return 0;
 	if (stopped(shim, q) < 0)
 		return -EPROTO;
-	q->desc_user = a.desc;
-	q->avail_user = a.avail;
-	q->used_user = a.used;
+	q->desc_addr = a.desc;
+	q->avail_addr = a.avail;
+	q->used_addr = a.used;
 	q->addr_set = true;
 	return shim_queue_update(q) < 0 ? 1 : 0;
 }
@@ -341,7 +325,7 @@ static int set_vring_addr(struct shim *shim)
 static struct shim_queue *get_vring_fd(struct shim *shim, int *fd)
 {
 	struct shim_front *f = &shim->front;
-	const uint64_t value = get_u64(&f->msg);
+	const uint64_t value = get_u64(&shim->vu.msg);
 	const unsigned int want = value & VU_VRING_NOFD_MASK ? 0 : 1;
 	struct shim_queue *q;
 
@@ -356,7 +340,7 @@ static struct shim_queue *get_vring_fd(struct shim *shim, int *fd)
 		shim_vu_bad(shim, "%u descriptors, not %u", f->nfds, want);
 		return NULL;
 	}
-	*fd = want ? take_fd(f, 0) : -1;
+	*fd = want ? shim_front_take_fd(f, 0) : -1;
 	return q;
 }
 
@@ -427,7 +411,7 @@ static const struct shim_vu_row rows[] = {
 	ROW(GET_FEATURES, get_features, 0, 0, 0, 0, true, -1),
 	ROW(SET_FEATURES, set_features, U64, U64, 0, 0, false, -1),
 	ROW(SET_OWNER, set_owner, 0, 0, 0, 0, false, -1),
-	ROW(RESET_OWNER, shim_vu_reset_device, 0, 0, 0, 0, false, -1),
+	ROW(RESET_OWNER, reset_device, 0, 0, 0, 0, false, -1),
 	ROW(SET_MEM_TABLE, set_mem_table, offsetof(struct vu_mem_table, region),
 	    sizeof(struct vu_mem_table), 0, VU_MEM_REGIONS_MAX, false, -1),
 	ROW(SET_VRING_NUM, set_vring_num, STATE, STATE, 0, 0, false, -1),
@@ -450,7 +434,7 @@ static const struct shim_vu_row rows[] = {
 	    true, VU_PROTOCOL_F_CONFIG_BIT),
 	ROW(SET_CONFIG, set_config, CONFIG, CONFIG + SHIM_CONFIG_SPACE, 0, 0,
 	    false, VU_PROTOCOL_F_CONFIG_BIT),
-	ROW(RESET_DEVICE, shim_vu_reset_device, 0, 0, 0, 0, false,
+	ROW(RESET_DEVICE, reset_device, 0, 0, 0, 0, false,
 	    VU_PROTOCOL_F_RESET_DEVICE_BIT),
 	ROW(SET_STATUS, set_status, U64, U64, 0, 0, false,
 	    VU_PROTOCOL_F_STATUS_BIT),

@@ -23,7 +23,5 @@ const struct shim_vu_row *shim_vu_find(uint32_t request);
 /* A log line about the message at hand. Returns -EPROTO. */
 int shim_vu_bad(const struct shim *shim, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
-/* All queues and features as if there had never been a driver. 0. */
-int shim_vu_reset_device(struct shim *shim);
 
 #endif /* SHIM_VU_REQUESTS_H */

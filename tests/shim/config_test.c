@@ -154,7 +154,8 @@ static void bad_ones(void)
 	bad_instead(3, "mac 00:00:00:00:00:00", "");
 	bad_instead(4, "mtu 67", "mtu");
 	bad_instead(4, "mtu 65001", "mtu");
-	bad_instead(5, "front vfio-user /run/x", "unknown front door");
+	bad_instead(5, "front vdpa /run/x", "unknown front door");
+	bad_instead(5, "front vfio-user", "usage: front");
 	bad_instead(6, "encap geneve", "unknown encapsulation");
 	bad_instead(6, "", "g1.conf: no 'encap' in this file");
 }
@@ -168,6 +169,9 @@ static void replacing(void)
 	n->mtu = 1400;
 	dup2(capture, STDERR_FILENO);
 	ok(shim_config_may_replace(c, n, "g1.conf") < 0, "the mtu may not");
+	n->mtu = c->mtu;
+	n->front_kind = SHIM_FRONT_VFIO_USER;
+	ok(shim_config_may_replace(c, n, "g1.conf") < 0, "nor the front door");
 	dup2(saved_stderr, STDERR_FILENO);
 	shim_config_free(n);
 	shim_config_free(c);

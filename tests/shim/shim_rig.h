@@ -76,6 +76,7 @@ struct vm {
 };
 
 static char rig_dir[64];
+static const char *rig_door = "vhost-user"; /* of shims started from now on */
 
 UNUSED static uint64_t now_ms(void)
 {
@@ -151,9 +152,9 @@ UNUSED static void vm_config(struct vm *vm, const char *body)
 
 	snprintf(text, sizeof(text),
 		 "vm %s\nmac %02x:%02x:%02x:%02x:%02x:%02x\n"
-		 "front vhost-user %s\n%s",
+		 "front %s %s\n%s",
 		 vm->name, vm->mac[0], vm->mac[1], vm->mac[2], vm->mac[3],
-		 vm->mac[4], vm->mac[5], vm->front, body);
+		 vm->mac[4], vm->mac[5], rig_door, vm->front, body);
 	write_file(vm->conf, text);
 }
 

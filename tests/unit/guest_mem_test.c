@@ -144,9 +144,33 @@ static void test_access(void)
 	guest_mem_clear(&mem);
 }
 
+static void test_remove(void)
+{
+	struct guest_mem mem;
+	int before = count_fds();
+	unsigned int i;
+
+	guest_mem_init(&mem);
+	for (i = 0; i < 3; i++)
+		guest_mem_add(&mem, 2 * i * PAGE, PAGE, 0, 0, new_file(PAGE));
+	is_int(guest_mem_remove(&mem, 0, 2 * PAGE), -ENOENT, "another size");
+	is_int(guest_mem_remove(&mem, PAGE, PAGE), -ENOENT, "another address");
+	is_int(guest_mem_remove(&mem, 0, PAGE), 0, "one region goes");
+	ok(!guest_mem_at(&mem, 0, 1) && guest_mem_at(&mem, 2 * PAGE, PAGE) &&
+		   guest_mem_at(&mem, 4 * PAGE, PAGE) && mem.count == 2,
+	   "the others stay");
+	is_int(count_fds(), before + 2, "its descriptor is closed");
+	is_int(guest_mem_remove(&mem, 0, PAGE), -ENOENT, "it goes once");
+	is_int(guest_mem_add(&mem, 0, PAGE, 0, 0, new_file(PAGE)), 0,
+	       "and may come again");
+	guest_mem_clear(&mem);
+	is_int(count_fds(), before, "clear closes the rest");
+}
+
 int main(void)
 {
 	test_add();
+	test_remove();
 	test_overlap();
 	test_access();
 	return tap_done();
