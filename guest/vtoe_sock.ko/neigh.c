@@ -6,8 +6,10 @@
  */
 #include "vtoe.h"
 
+#include <net/addrconf.h>
 #include <net/arp.h>
 #include <net/dst.h>
+#include <net/ndisc.h>
 #include <net/neighbour.h>
 #include <net/netevent.h>
 
@@ -17,6 +19,28 @@ static DEFINE_SPINLOCK(waiting_lock);
 static const void *addr_key(const struct vtoe_addr *addr)
 {
 	return addr->addr;
+}
+
+/*
+ * The kernel asks from the source of the packet that waits, and as ours is none,
+ * from the link-local address: not at all while that is still being checked for
+ * duplicates, in the first seconds of an interface. So ask from our address.
+ */
+static void solicit6(struct vtoe_sock *vs, struct neighbour *neigh)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	const struct in6_addr *target = (const void *)neigh->primary_key;
+	const struct in6_addr *saddr = (const void *)vs->local.addr;
+	struct in6_addr group;
+	struct sk_buff *skb;
+
+	if (neigh->tbl->family != AF_INET6 || READ_ONCE(neigh->nud_state) & NUD_VALID)
+		return;
+	addrconf_addr_solict_mult(target, &group);
+	skb = ndisc_ns_create(neigh->dev, target, saddr, 0);
+	if (skb)
+		ndisc_send_skb(skb, &group, saddr);
+#endif
 }
 
 /* 0: vs->next_hop is filled in; -EAGAIN: the work will be called. */
@@ -36,6 +60,7 @@ int vtoe_neigh_start(struct vtoe_sock *vs, struct dst_entry *dst,
 	spin_unlock_bh(&waiting_lock);
 	/* Also confirms an entry that is stale. */
 	neigh_event_send(neigh, NULL);
+	solicit6(vs, neigh);
 	ret = vtoe_neigh_check(vs);
 	if (ret != -EAGAIN)
 		vtoe_neigh_stop(vs);
