@@ -41,13 +41,6 @@ static const char *const fabric_names[] = {
 
 #define FABRIC_NAMES (sizeof(fabric_names) / sizeof(fabric_names[0]))
 
-const char *iba_fabric_name(uint16_t fabric)
-{
-	if (fabric < FABRIC_NAMES && fabric_names[fabric])
-		return fabric_names[fabric];
-	return "none";
-}
-
 bool iba_config_allows(const struct iba_config *cfg, uint16_t fabric)
 {
 	for (unsigned int i = 0; i < cfg->fabric_count; i++)

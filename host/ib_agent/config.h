@@ -59,6 +59,5 @@ bool iba_config_vm_ok(const struct iba_config *cfg,
 bool iba_config_allows(const struct iba_config *cfg, uint16_t fabric);
 /* 1 << VTOE_FABRIC_* of all that are allowed. */
 uint16_t iba_config_fabrics(const struct iba_config *cfg);
-const char *iba_fabric_name(uint16_t fabric);
 
 #endif /* IBA_CONFIG_H */
