@@ -8,6 +8,7 @@ side), and the one exception that ends in a plain message instead of a traceback
 import os
 import re
 import struct
+import subprocess
 import sys
 import time
 
@@ -45,6 +46,14 @@ def say(text):
     """A progress line with the time since the program started."""
     sys.stderr.write("[%6.1fs] lab: %s\n" % (time.monotonic() - START_TIME, text))
     sys.stderr.flush()
+
+
+def script(argv):
+    """Run one of tests/' preparing scripts; it shows its own progress and errors, and prints a directory."""
+    r = subprocess.run([os.path.join(TESTS, argv[0])] + argv[1:], stdout=subprocess.PIPE, text=True, check=False)
+    if r.returncode:
+        raise LabError("tests/%s failed (see above)" % argv[0])
+    return r.stdout.strip()
 
 
 def check_name(name):

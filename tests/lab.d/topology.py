@@ -45,9 +45,10 @@ class Host:
 
 
 class Topology:
-    def __init__(self, options, state):
+    def __init__(self, options, state, mounts=()):
         self.opt = options
         self.state = state
+        self.mounts = mounts    # shell lines
         self.hosts = [Host(i + 1, state, share(i + 1, options["hosts"]) if options["pin"] else None)
                       for i in range(options["hosts"])]
         self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)]) for j in range(options["guests"])]
@@ -114,7 +115,7 @@ class Topology:
                  "tenant %d" % common.TENANT,
                  "mac " + g.mac,
                  "mtu %d" % opt["mtu"],
-                 "front vhost-user " + self.front(g),
+                 "front %s %s" % (opt.get("front") or "vhost-user", self.front(g)),
                  "agent " + g.host.agent_socket,
                  "queues %d" % opt["queues"],
                  "encap " + opt["encap"]]
@@ -142,10 +143,7 @@ class Topology:
                  "echo %s >/etc/hostname" % g.name,
                  "cat >/etc/hosts <<'EOF'\n%s\nEOF" % "\n".join(hosts),
                  "mkdir -p /lib/modules /build /lab",
-                 "mount -t hostfs none /lab -o %s/lab" % self.state,
-                 "mount -t hostfs none /lib/modules -o %s/modules/lib/modules" % self.state,
-                 "[ ! -d /lab/has-vnet ] || mount -t hostfs none /vnet -o " + os.path.join(common.BUILD, "guest"),
-                 "[ ! -d /lab/has-build ] || mount -t hostfs none /build -o " + common.BUILD,
+                 *self.mounts,
                  "ip link set lo up"]
         if opt["device"]:
             lines += ["modprobe " + opt["driver"],
