@@ -22,7 +22,7 @@ TENANT = 77
 UNDERLAY = "10.77.0.%d"
 INNER4 = "192.168.77.%d"
 INNER6 = "fd00:77::%x"
-UDP_PORT = 9000         # plus the guest's number
+UDP_PORT = 9000         # plus the guest's number; see topology.py
 AGENT_PORT = 7470
 MAX_GUESTS = 64
 

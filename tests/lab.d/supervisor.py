@@ -35,7 +35,7 @@ class Lab:
         self.children = proc.Children()
         self.children.on_end = self.child_ended
         self.kind = kinds.of(options)
-        self.topology = Topology(options, self.state, self.kind.mounts())
+        self.topology = Topology(options, self.state, self.kind)
         self.lines = {g.name: GuestLine(self, g) for g in self.topology.guests}
         self.daemons = {}       # (role, name) -> Child
         self.notify = {}        # (role, name) -> Notify
