@@ -9,7 +9,7 @@ KERNEL = re.compile(
     r"Kernel panic|general protection|INFO: (possible|suspicious|inconsistent|trying|task|lockdep|rcu)|"
     r"possible circular locking|suspicious RCU usage|scheduling while atomic|sleeping function called|"
     r"list_(add|del) corruption|unregister_netdevice: waiting|guestd: fatal|"
-    r"unexpected slave request|Unable to handle kernel|Failed to .* vhost-user")
+    r"unexpected slave request|Unable to handle kernel|Failed to .* vhost-user|qemu-system.*Assertion")
 DAEMON = re.compile(
     r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer|runtime error:|Assertion .* failed|"
     r"ignored SIGTERM")
