@@ -86,21 +86,25 @@ $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 # Not with our make's flags: it runs makes of its own.
 UML_BUILD := env -u MAKEFLAGS -u MFLAGS tests/uml/build
 
+# modules_for KERNEL, COMMAND that prints its directory, VARIABLES
 define modules_for
 $(O)/guest/$(1)/.built: $(shell find guest/*.ko guest/Kbuild proto -type f 2>/dev/null)
 	@mkdir -p $(O)/mirror/$(1) $(O)/guest/$(1)
 	@cp -rsf $(CURDIR)/guest $(CURDIR)/proto $(O)/mirror/$(1)/
 	@echo "  BUILD guest modules for the $(1) kernel"
-	@$$(MAKE) -s -C $$$$($(UML_BUILD) $(1))/build ARCH=um \
+	@$$(MAKE) -s -C $$$$($(2) $(1))/build $(3) \
 		M=$(abspath $(O))/mirror/$(1)/guest modules
 	@for m in vnet_pv vtoe_sock; do \
 		strip --strip-debug -o $(O)/guest/$(1)/$$$$m.ko \
 			$(O)/mirror/$(1)/guest/$$$$m.ko/$$$$m.ko; done
 	@touch $$@
 endef
-$(eval $(call modules_for,fast))
-$(eval $(call modules_for,debug))
-modules: $(O)/guest/fast/.built $(O)/guest/debug/.built
+$(eval $(call modules_for,fast,$(UML_BUILD),ARCH=um))
+$(eval $(call modules_for,debug,$(UML_BUILD),ARCH=um))
+# Without type information of the modules, which would take pahole.
+$(eval $(call modules_for,6.1,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
+$(eval $(call modules_for,6.12,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
+modules: $(foreach k,fast debug 6.1 6.12,$(O)/guest/$(k)/.built)
 
 # ---- test programs ----
 
@@ -120,6 +124,7 @@ check: setup
 	@$(UML_BUILD) fast >/dev/null
 	@$(UML_BUILD) debug >/dev/null
 	@tests/setup/guest-root >/dev/null
+	@tests/setup/qemu-root >/dev/null
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(MAKE) --no-print-directory modules
 	@tests/run --tier unit,vm,debug

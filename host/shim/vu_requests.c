@@ -88,6 +88,22 @@ static int get_features(struct shim *shim)
 	return 0;
 }
 
+/*
+ * QEMU's virtio-net keeps the control queue to itself: how many pairs the
+ * driver uses shows only in the queues that are enabled.
+ */
+static void count_pairs(struct shim *shim)
+{
+	unsigned int n = 0;
+
+	if (shim_device_has(&shim->dev, VIRTIO_NET_F_CTRL_VQ))
+		return;
+	while (shim_device_has(&shim->dev, VIRTIO_NET_F_MQ) &&
+	       n < shim->conf->pairs && shim_queue_rx(shim, n)->enabled)
+		n++;
+	shim->dev.active_pairs = n ? n : 1;
+}
+
 static int set_features(struct shim *shim)
 {
 	const uint64_t bit = VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT);
@@ -101,6 +117,7 @@ static int set_features(struct shim *shim)
 	if (shim_device_accept(shim, features & ~bit) < 0)
 		return shim_vu_bad(shim, "not a part of the offer");
 	shim->vu.enable_needed = features & bit;
+	count_pairs(shim);
 	shim_attach_features_set(shim);
 	return 0;
 }
@@ -122,9 +139,17 @@ static int set_protocol_features(struct shim *shim)
 	return 0;
 }
 
+/*
+ * A front end that does not read config space has a network device of its own,
+ * and takes this for the number of pairs (QEMU's virtio-net does).
+ */
 static int get_queue_num(struct shim *shim)
 {
-	put_u64(&shim->vu.msg, shim->queue_count);
+	const bool generic = shim->vu.protocol_features &
+			     VNET_BIT_MASK(VU_PROTOCOL_F_CONFIG_BIT);
+
+	put_u64(&shim->vu.msg,
+		generic ? shim->queue_count : shim->conf->pairs);
 	return 0;
 }
 
@@ -396,6 +421,7 @@ static int set_vring_enable(struct shim *shim)
 	if (enable > 1)
 		return shim_vu_bad(shim, "queue %u: %u", q->index, enable);
 	q->enabled = enable;
+	count_pairs(shim);
 	return shim_queue_update(q) < 0 ? 1 : 0;
 }
 

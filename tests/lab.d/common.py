@@ -8,6 +8,7 @@ side), and the one exception that ends in a plain message instead of a traceback
 import os
 import re
 import struct
+import subprocess
 import sys
 import time
 
@@ -21,7 +22,7 @@ TENANT = 77
 UNDERLAY = "10.77.0.%d"
 INNER4 = "192.168.77.%d"
 INNER6 = "fd00:77::%x"
-UDP_PORT = 9000         # plus the guest's number
+UDP_PORT = 9000         # plus the guest's number; see topology.py
 AGENT_PORT = 7470
 MAX_GUESTS = 64
 
@@ -56,6 +57,14 @@ def say(text):
     """A progress line with the time since the program started."""
     sys.stderr.write("[%6.1fs] lab: %s\n" % (time.monotonic() - START_TIME, text))
     sys.stderr.flush()
+
+
+def script(argv):
+    """Run one of tests/' preparing scripts; it shows its own progress and errors, and prints a directory."""
+    r = subprocess.run([os.path.join(TESTS, argv[0])] + argv[1:], stdout=subprocess.PIPE, text=True, check=False)
+    if r.returncode:
+        raise LabError("tests/%s failed (see above)" % argv[0])
+    return r.stdout.strip()
 
 
 def check_name(name):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One guest of a lab: its kernel process, and the command line into it, shared by any number of clients.
+"""One guest of a lab: its process, and the command line into it, shared by any number of clients.
 
-The guest's serial line ends in a socket here. Clients connect to GUEST.exec in the state directory, one command each, and
+What kind of process that is: kinds.py. The guest's serial line ends in a socket here. Clients connect to GUEST.exec in the state directory, one command each, and
 speak the same frames with session number 0; this file gives each a number of its own and passes frames on. Flow control is
 between guestd and the client, so nothing piles up here.
 """
@@ -33,24 +33,13 @@ class GuestLine:
 
     # -- the kernel --
 
-    def command(self, fd):
-        opt = self.lab.opt
-        argv = [os.path.join(opt["kernel_dir"], "linux"), "mem=" + opt["mem"], "umid=" + self.guest.name,
-                "uml_dir=%s/uml/" % self.lab.state, "root=/dev/root", "rootfstype=hostfs", "rootflags=" + opt["root"], "ro",
-                "init=/lab/guestd", "con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:%d" % fd, "ignore_loglevel",
-                # A guest that oopsed must not go on as if nothing had happened.
-                "oops=panic"]
-        return argv + self.lab.guest_arguments(self.guest)
-
     async def start(self):
         ours, theirs = socket.socketpair()
-        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-               # Guest memory is a file there, and must be on tmpfs to be shared and registered.
-               "TMPDIR": "/dev/shm"}
+        kind = self.lab.kind
         with theirs:
             self.child = self.lab.children.start(
-                "guest", self.guest.name, self.command(theirs.fileno()), log=self.log, cpus=self.guest.cpus,
-                netns=self.guest.host.name, env=env, pass_fds=[theirs.fileno()])
+                "guest", self.guest.name, kind.command(self.lab, self.guest, theirs.fileno()), log=self.log,
+                cpus=self.guest.cpus, netns=self.guest.host.name, env=kind.environment(), pass_fds=[theirs.fileno()])
         reader, self.writer = await asyncio.open_connection(sock=ours)
         self.hello = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self.read_line(reader))

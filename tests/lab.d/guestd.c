@@ -2,9 +2,12 @@
 /*
  * guestd - first process of a lab guest, and its command server.
  *
- * As init it mounts a writable root (an overlay of tmpfs over the shared, read-only hostfs root) and what programs expect.
- * Then it serves commands over one serial line, /dev/ttyS0, whose other end the lab's supervisor holds: any number of
- * commands at once, each with its own stdin, stdout and stderr, exit status and signals, binary clean.
+ * As init it mounts a writable root (an overlay of tmpfs over the shared, read-only root) and what programs expect. The
+ * root is there already (hostfs), or, where it was started from an initramfs, it loads the modules of /modules in the
+ * order of /modules/order and mounts the 9p share `root`.
+ * Then it serves commands over one line, /dev/ttyS0 or what the kernel's parameter guestd_line names (a virtio serial
+ * port), whose other end the lab's supervisor holds: any number of commands at once, each with its own stdin, stdout and
+ * stderr, exit status and signals, binary clean.
  *
  * Frames, little-endian, both ways: u32 length of the payload, u16 session, u8 type, u8 zero, payload. The types are the
  * enum below; lab.d/frames.py is the other side. A session lives from START until EXIT or KILL, and the host numbers them.
@@ -34,6 +37,7 @@
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -70,6 +74,7 @@ struct start {
 #define WINDOW_STDIN	65536u
 #define WINDOW_OUTPUT	262144u
 #define CHUNK		16384u
+#define LINE_WAIT_MS	20000
 #define LINE_HIGH	131072u		/* stop reading commands' output above this much unsent */
 
 struct session {
@@ -548,6 +553,35 @@ static void must_mount(const char *what, const char *where, const char *type, un
 		fatal("mount %s on %s: %s", type ? type : what, where, strerror(errno));
 }
 
+static void load_module(const char *name)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/modules/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST))
+		fatal("loading %s: %s", path, strerror(errno));
+	close(fd);
+}
+
+static void leave_initramfs(void)
+{
+	FILE *order = fopen("/modules/order", "re");
+	char name[96];
+
+	if (!order)
+		return;
+	must_mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
+	while (fscanf(order, "%95s", name) == 1)
+		load_module(name);
+	fclose(order);
+	/* The root does not change while a lab runs: it may be cached without asking. */
+	must_mount("root", "/newroot", "9p", MS_RDONLY, "trans=virtio,version=9p2000.L,msize=262144,cache=loose");
+	if (chdir("/newroot") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+		fatal("changing to the root: %s", strerror(errno));
+}
+
 static void make_root(void)
 {
 	/* The root is shared and read-only: what a guest writes goes to its own memory. */
@@ -576,15 +610,31 @@ static void make_root(void)
 
 static void open_line(void)
 {
+	const char *path = getenv("guestd_line");
+	struct pollfd pfd = { .events = POLLOUT };
 	struct termios t;
 
-	line = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	if (line < 0 || tcgetattr(line, &t))
-		fatal("/dev/ttyS0: %s", strerror(errno));
+	if (!path)
+		path = "/dev/ttyS0";
+	/* A virtio port appears, and is connected, some time after its driver was loaded. */
+	for (int i = 0; i < LINE_WAIT_MS; i++) {
+		if (line < 0)
+			line = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+		pfd.fd = line;
+		if (line >= 0 && poll(&pfd, 1, 0) >= 0 && !(pfd.revents & POLLHUP))
+			break;
+		usleep(1000);
+	}
+	if (line < 0)
+		fatal("%s: %s", path, strerror(errno));
+	if (!isatty(line))
+		return;
+	if (tcgetattr(line, &t))
+		fatal("%s: %s", path, strerror(errno));
 	cfmakeraw(&t);
 	t.c_cflag |= CLOCAL;
 	if (tcsetattr(line, TCSANOW, &t))
-		fatal("/dev/ttyS0: %s", strerror(errno));
+		fatal("%s: %s", path, strerror(errno));
 }
 
 int main(void)
@@ -597,6 +647,7 @@ int main(void)
 		return 2;
 	}
 	umask(022);
+	leave_initramfs();
 	make_root();
 	null = open("/dev/null", O_RDWR);
 	for (int i = 0; i < 3; i++)

@@ -11,7 +11,7 @@ KERNEL = re.compile(
     r"Kernel panic|general protection|INFO: (possible|suspicious|inconsistent|trying|task|lockdep|rcu)|"
     r"possible circular locking|suspicious RCU usage|scheduling while atomic|sleeping function called|"
     r"list_(add|del) corruption|unregister_netdevice: waiting|guestd: fatal|"
-    r"unexpected slave request|Unable to handle kernel|Failed to .* vhost-user")
+    r"unexpected slave request|Unable to handle kernel|Failed to .* vhost-user|qemu-system.*Assertion")
 # Buffers that the host has kept. That is right where the device went away under the driver: the shim was killed. Then
 # virtio_uml also warns that it cannot tell its dead peer of the queues' end.
 LOST = re.compile(r"buffers did not come back|BYE was not answered|event queue is full|WARNING: .*virtio_uml\.c.* vu_del_vqs\+")

@@ -18,6 +18,7 @@ import socket
 import sys
 
 import common
+import kinds
 import proc
 from common import LabError, say
 from guest import GuestLine
@@ -41,7 +42,8 @@ class Lab:
         self.lease = lease
         self.children = proc.Children()
         self.children.on_end = self.child_ended
-        self.topology = Topology(options, self.state)
+        self.kind = kinds.of(options)
+        self.topology = Topology(options, self.state, self.kind)
         self.lines = {g.name: GuestLine(self, g) for g in self.topology.guests}
         self.daemons = {}       # (role, name) -> Child
         self.notify = {}        # (role, name) -> Notify
@@ -111,6 +113,7 @@ class Lab:
                                  self.topology.shim_config(g), g.host)
 
     def guest_arguments(self, g):
+        """What a fast guest's command line says about its network device."""
         return ["virtio_uml.device=%s:1" % self.topology.front(g)] if self.opt["device"] else []
 
     # -- life --
@@ -126,7 +129,7 @@ class Lab:
             await asyncio.gather(*(self.start_agent(h) for h in t.hosts))
             self.tell("say", "starting %d shims" % len(t.guests))
             await asyncio.gather(*(self.start_shim(g) for g in t.guests))
-        self.tell("say", "starting %d guests (%s kernel)" % (len(t.guests), self.opt["kernel"]))
+        self.tell("say", "starting %d %s guests (kernel %s)" % (len(t.guests), self.opt["kind"], self.opt["kernel"]))
         for line in self.lines.values():
             await line.serve()
         await asyncio.gather(*(line.start() for line in self.lines.values()))

@@ -14,15 +14,20 @@ from proc import mount, run
 
 
 class Guest:
-    def __init__(self, j, host):
+    def __init__(self, j, host, vcpus):
         self.j = j
         self.name = common.guest_name(j)
         self.host = host
         self.mac = common.guest_mac(j)
         self.ip4 = common.INNER4 % j
         self.ip6 = common.INNER6 % j
-        # A guest is one virtual CPU: it stays where it is, as operators pin them.
-        self.cpus = [host.cpus[j % len(host.cpus)]] if host.cpus else None
+        # Virtual CPUs stay where they are, as operators pin them. More of them than the host has CPUs must not wait for
+        # each other's locks there, though.
+        self.cpus = None
+        if host.cpus and vcpus == 1:
+            self.cpus = [host.cpus[j % len(host.cpus)]]
+        elif host.cpus and vcpus <= len(host.cpus):
+            self.cpus = host.cpus
 
 
 def share(i, count):
@@ -45,12 +50,13 @@ class Host:
 
 
 class Topology:
-    def __init__(self, options, state):
+    def __init__(self, options, state, kind):
         self.opt = options
         self.state = state
+        self.kind = kind
         self.hosts = [Host(i + 1, state, share(i + 1, options["hosts"]) if options["pin"] else None)
                       for i in range(options["hosts"])]
-        self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)]) for j in range(options["guests"])]
+        self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)], kind.vcpus()) for j in range(options["guests"])]
 
     def front(self, guest):
         return os.path.join(guest.host.dir, guest.name + ".sock")
@@ -114,18 +120,24 @@ class Topology:
                  "tenant %d" % common.TENANT,
                  "mac " + g.mac,
                  "mtu %d" % opt["mtu"],
-                 "front vhost-user " + self.front(g),
+                 "front %s %s" % (opt.get("front") or "vhost-user", self.front(g)),
                  "agent " + g.host.agent_socket,
                  "queues %d" % opt["queues"],
                  "encap " + opt["encap"]]
         peers = [p for p in self.guests if p is not g]
         for p in peers:
             lines.append("link %s udp local %s:%d remote %s:%d form %s agent %s:%d" % (
-                self.link(p), g.host.ip, common.UDP_PORT + g.j, p.host.ip, common.UDP_PORT + p.j, opt["form"],
+                self.link(p), g.host.ip, self.port(g, p), p.host.ip, self.port(p, g), opt["form"],
                 p.host.ip, common.AGENT_PORT))
         lines += ["route dst %s link %s" % (p.mac, self.link(p)) for p in peers]
         lines += ["route dst any link " + self.link(p) for p in peers]
         return "\n".join(lines) + "\n"
+
+    def port(self, guest, peer):
+        """What comes to one socket goes to one queue pair of the shim's: with more pairs each link has a port of its own."""
+        if self.opt["queues"] == 1:
+            return common.UDP_PORT + guest.j
+        return common.UDP_PORT + common.MAX_GUESTS * guest.j + peer.j
 
     @staticmethod
     def link(peer):
@@ -142,10 +154,7 @@ class Topology:
                  "echo %s >/etc/hostname" % g.name,
                  "cat >/etc/hosts <<'EOF'\n%s\nEOF" % "\n".join(hosts),
                  "mkdir -p /lib/modules /build /lab",
-                 "mount -t hostfs none /lab -o %s/lab" % self.state,
-                 "mount -t hostfs none /lib/modules -o %s/modules/lib/modules" % self.state,
-                 "[ ! -d /lab/has-vnet ] || mount -t hostfs none /vnet -o " + os.path.join(common.BUILD, "guest"),
-                 "[ ! -d /lab/has-build ] || mount -t hostfs none /build -o " + common.BUILD,
+                 *self.kind.mounts(),
                  "ip link set lo up"]
         if opt["device"]:
             lines += ["modprobe " + opt["driver"],

@@ -18,6 +18,7 @@ import sys
 import time
 
 import common
+import kinds
 import logcheck
 from common import LabError, say
 
@@ -73,14 +74,6 @@ def wait_gone(name, seconds):
     return True
 
 
-def script(argv):
-    """Run one of tests/' preparing scripts; it shows its own progress and errors, and prints a directory."""
-    r = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
-    if r.returncode:
-        raise LabError("%s failed (see above)" % os.path.relpath(argv[0], common.TOP))
-    return r.stdout.strip()
-
-
 def build_guestd():
     source = os.path.join(common.TESTS, "lab.d/guestd.c")
     with open(source, "rb") as f:
@@ -111,9 +104,8 @@ def gather_modules(opt, state):
     release = os.listdir(os.path.join(base, "lib/modules"))[0]
     ours = {n: find_module(n, opt["kernel"]) for n in ("vnet_pv", "vtoe_sock")}
     if opt["device"] and opt["driver"] == "vnet_pv" and not ours["vnet_pv"]:
-        raise LabError("no vnet_pv.ko for the %s kernel under %s/guest; build it with\n"
-                       "  make -C %s/build ARCH=um M=... modules\nor use --driver virtio_net" % (
-                           opt["kernel"], common.BUILD, opt["kernel_dir"]))
+        raise LabError("no vnet_pv.ko for the %s kernel under %s/guest; run `make modules`, or use --driver virtio_net" % (
+            opt["kernel"], common.BUILD))
     for path in filter(None, ours.values()):
         r = subprocess.run(["modinfo", "-F", "vermagic", path], capture_output=True, text=True, check=False)
         magic = r.stdout.split()
@@ -137,12 +129,10 @@ def prepare(opt):
             if not os.access(os.path.join(common.BUILD, "host", program), os.X_OK):
                 raise LabError("%s/host/%s is not there; run make first, or use --no-device for guests without a network device"
                                % (common.BUILD, program))
-    opt["kernel_dir"] = script([os.path.join(common.TESTS, "uml/build"), opt["kernel"]])
-    opt["root"] = script([os.path.join(common.TESTS, "setup/guest-root")])
-    shutil.copy(build_guestd(), os.path.join(lab, "guestd"))
-    for flag, path in (("has-vnet", os.path.join(common.BUILD, "guest")), ("has-build", common.BUILD)):
-        if os.path.isdir(path):
-            os.mkdir(os.path.join(lab, flag))
+    kind = kinds.of(opt)
+    kind.prepare()
+    opt["root"] = common.script(["setup/guest-root"])
+    kind.stage(lab, build_guestd())
     gather_modules(opt, state)
 
 
