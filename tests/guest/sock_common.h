@@ -316,6 +316,23 @@ __attribute__((unused)) static int call(enum verb verb)
 	return fd;
 }
 
+/*
+ * Sends until nothing more fits, and nothing has for 300 ms: over TCP both
+ * buffers still grow, and empty into one another, after the first EAGAIN.
+ */
+__attribute__((unused)) static void choke(int fd)
+{
+	static char buf[65536];
+	bool more;
+
+	do {
+		for (more = false; send(fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;)
+			more = true;
+		check(errno == EAGAIN);
+		wait_poll(fd, POLLOUT, 300); /* writable only when a third is free: asked again */
+	} while (more);
+}
+
 /* ---- pattern: byte i of stream seed ---- */
 
 __attribute__((unused)) static uint8_t pattern(uint64_t seed, uint64_t i)

@@ -63,8 +63,7 @@ static void sending(void)
 	int fd = call(MUTE);
 
 	handler(0);
-	while (send(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
-		;
+	choke(fd);
 	soon();
 	check(send(fd, buf, sizeof(buf), MSG_NOSIGNAL) == -1 && errno == EINTR && alarms == 1);
 	close(fd);
