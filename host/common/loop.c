@@ -27,8 +27,6 @@
 #include "loop.h"
 
 #define EVENTS_PER_TURN 64
-/* Rounds of idle pollers between two looks at the descriptors. */
-#define IDLE_ROUNDS 16
 #define NOT_ARMED ((size_t)-1)
 
 enum node_kind { NODE_FD, NODE_TIMER, NODE_POLLER };
@@ -67,8 +65,6 @@ struct loop {
 	struct node *next_poller; /* while they are being asked */
 	struct loop_timer **heap;
 	size_t heap_len, heap_room, timer_count;
-	uint32_t spin_us;
-	uint64_t last_work_us;
 	struct loop_stats stats;
 };
 
@@ -337,11 +333,6 @@ void loop_remove_poller(struct loop_poller *poller)
 	bury(&poller->node);
 }
 
-void loop_set_spin(struct loop *loop, uint32_t spin_us)
-{
-	loop->spin_us = spin_us;
-}
-
 static bool ask_pollers(struct loop *loop)
 {
 	struct node *node = LIST_FIRST(&loop->pollers);
@@ -356,26 +347,6 @@ static bool ask_pollers(struct loop *loop)
 	}
 	loop->next_poller = NULL;
 	return work;
-}
-
-/* True if the loop may sleep now. */
-static bool poll_before_sleep(struct loop *loop)
-{
-	unsigned int round;
-
-	if (LIST_EMPTY(&loop->pollers))
-		return true;
-	for (round = 0; round < IDLE_ROUNDS && !loop->stop; round++) {
-		if (ask_pollers(loop)) {
-			if (loop->spin_us)
-				loop->last_work_us = loop_now_us();
-			return false;
-		}
-		if (!loop->spin_us ||
-		    loop_now_us() - loop->last_work_us >= loop->spin_us)
-			return true;
-	}
-	return false;
 }
 
 /* ---- the loop itself ---- */
@@ -400,7 +371,7 @@ static int turn(struct loop *loop)
 	int timeout = 0;
 	int i, n;
 
-	if (poll_before_sleep(loop))
+	if (!ask_pollers(loop))
 		timeout = sleep_ms(loop);
 	if (loop->stop)
 		return 0;

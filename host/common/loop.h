@@ -40,14 +40,10 @@ void loop_timer_arm(struct loop_timer *timer, uint64_t delay_ms);
 void loop_timer_disarm(struct loop_timer *timer);
 void loop_timer_destroy(struct loop_timer *timer); /* takes NULL */
 
-/*
- * Pollers run before each sleep. While one finds work, or did so less than
- * spin_us ago, the loop does not sleep. spin_us 0: run once before each sleep.
- */
+/* Pollers run before each sleep. While one finds work, the loop does not sleep. */
 struct loop_poller *loop_add_poller(struct loop *loop, loop_poll_fn *fn,
 				    void *ctx);
 void loop_remove_poller(struct loop_poller *poller); /* takes NULL */
-void loop_set_spin(struct loop *loop, uint32_t spin_us);
 
 /* Runs until loop_stop() (from a callback) or SIGTERM/SIGINT after
  * loop_stop_on_signals(). 0 or -errno. */
