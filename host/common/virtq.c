@@ -570,10 +570,12 @@ void virtq_ack_kick(struct virtq *vq)
 	if (vq->kick_fd < 0 || vq->blocked)
 		return;
 	n = read(vq->kick_fd, &count, sizeof(count));
-	if (n == sizeof(count))
+	if (n == sizeof(count)) {
 		vq->stats.kicks++;
-	else if (n < 0 && errno == EINTR)
+		vq->stats.rings += count;
+	} else if (n < 0 && errno == EINTR) {
 		block_queue(vq);
+	}
 }
 
 /* ---- copying ---- */

@@ -35,7 +35,8 @@
 struct virtq_stats {
 	uint64_t chains;    /* taken */
 	uint64_t malformed; /* returned with length 0 */
-	uint64_t kicks;	    /* doorbells seen */
+	uint64_t kicks;	    /* times that the doorbell was found rung */
+	uint64_t rings;	    /* how often it was, as its eventfd has counted */
 	uint64_t calls;	    /* interrupts raised */
 	uint64_t calls_suppressed;
 };

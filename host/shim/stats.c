@@ -53,6 +53,7 @@ static void put_queues(FILE *out, const struct shim *shim)
 		put(out, "chains", s->chains);
 		put(out, "malformed", s->malformed);
 		put(out, "kicks", s->kicks);
+		put(out, "rings", s->rings);
 		put(out, "calls", s->calls);
 		put(out, "calls_suppressed", s->calls_suppressed);
 		fputc('}', out);

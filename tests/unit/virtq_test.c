@@ -258,6 +258,13 @@ static void test_doorbells(bool event_idx)
 	ok(!virtq_enable_kicks(&rig.vq), "%s: nothing missed", mode);
 	ring_driver_add(&rig.driver, &p, 1, 0, &cookie, 0);
 	ok(ring_driver_kick(&rig.driver), "%s: doorbell again", mode);
+	ring_driver_add(&rig.driver, &p, 1, 0, &cookie, 0);
+	/* with EVENT_IDX it says when, and that has been */
+	ok(ring_driver_kick(&rig.driver) == !event_idx, "%s: and again", mode);
+	virtq_ack_kick(&rig.vq);
+	is_int(rig.vq.stats.kicks, 2, "found rung a second time");
+	is_int(rig.vq.stats.rings, rig.driver.kicks, "doorbells that coalesced count");
+	rig_pop(&rig);
 	rig_pop(&rig);
 	/* the one that served the ring before left it as if nobody need ring */
 	virtq_disable_kicks(&rig.vq);
