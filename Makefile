@@ -104,7 +104,8 @@ $(eval $(call modules_for,debug,$(UML_BUILD),ARCH=um))
 # Without type information of the modules, which would take pahole.
 $(eval $(call modules_for,6.1,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
 $(eval $(call modules_for,6.12,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
-modules: $(foreach k,fast debug 6.1 6.12,$(O)/guest/$(k)/.built)
+$(eval $(call modules_for,backports,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
+modules: $(foreach k,fast debug 6.1 6.12 backports,$(O)/guest/$(k)/.built)
 
 # ---- test programs ----
 
