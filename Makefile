@@ -7,7 +7,7 @@
 # make bench       the benchmarks, table and JSON under build/results/
 # make soak        what takes longer than a check should
 # make lint        dependencies, sparse, shellcheck, spelling
-# make install     DESTDIR, PREFIX: daemons, library, man pages
+# make install     DESTDIR, PREFIX: daemons, library, vnet-takeover, modprobe.d, man pages
 #
 # Everything is built under $(O); the source tree stays clean.
 
@@ -39,7 +39,7 @@ SHIM_LIBS  := -lsystemd -lseccomp
 AGENT_LIBS := -lssl -lcrypto -lsystemd -lseccomp
 
 DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
-GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run
+GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeover
 
 .PHONY: all setup modules demo check check-fast bench soak lint install clean tests
 all: $(DAEMONS) $(GUEST) tests
@@ -81,6 +81,9 @@ $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 	@mkdir -p $(@D)
 	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
 
+$(O)/guest/vnet-takeover: guest/vnet-takeover
+	@install -D $< $@
+
 # ---- guest: kernel modules, built in a mirror of symbolic links ----
 
 # Not with our make's flags: it runs makes of its own.
@@ -104,7 +107,8 @@ $(eval $(call modules_for,debug,$(UML_BUILD),ARCH=um))
 # Without type information of the modules, which would take pahole.
 $(eval $(call modules_for,6.1,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
 $(eval $(call modules_for,6.12,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
-modules: $(foreach k,fast debug 6.1 6.12,$(O)/guest/$(k)/.built)
+$(eval $(call modules_for,backports,tests/setup/stock-kernel,CONFIG_DEBUG_INFO_BTF_MODULES=))
+modules: $(foreach k,fast debug 6.1 6.12 backports,$(O)/guest/$(k)/.built)
 
 # ---- test programs ----
 
@@ -150,7 +154,9 @@ install: all
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(DAEMONS)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(O)/guest/libvnetsock.so
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 host/*/*.8
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin guest/vnet-takeover
+	install -D -m 644 guest/modprobe.conf $(DESTDIR)$(PREFIX)/lib/modprobe.d/vnet.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 host/*/*.8 guest/*.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 guest/libvnetsock/*.7
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 guest/libvnetsock/*.1
 

@@ -9,7 +9,6 @@
 #include <net/addrconf.h>
 #include <net/ip_fib.h>
 #include <net/ipv6.h>
-#include <net/ipv6_stubs.h>
 #include <net/route.h>
 
 static __be32 addr4(const struct vtoe_addr *addr)
@@ -43,7 +42,7 @@ static void set_addr6(struct vtoe_addr *addr, const struct in6_addr *ip, __be16 
 		addr->scope = cpu_to_le32(scope);
 }
 
-int vtoe_addr_from_user(const struct sock *sk, const struct sockaddr *uaddr, int len,
+int vtoe_addr_from_user(const struct sock *sk, const struct vtoe_sockaddr *uaddr, int len,
 			struct vtoe_addr *addr)
 {
 	const struct sockaddr_in *sin = (const void *)uaddr;
@@ -116,8 +115,7 @@ bool vtoe_addr_is_local(struct net *net, struct net_device *dev,
 		const struct in6_addr *ip = (const void *)addr->addr;
 		bool link = ipv6_addr_type(ip) & IPV6_ADDR_LINKLOCAL;
 
-		local = !IS_ERR_OR_NULL(ipv6_stub->ipv6_dev_find(net, ip,
-								 link ? dev : NULL));
+		local = !IS_ERR_OR_NULL(vtoe_ipv6_dev_find(net, ip, link ? dev : NULL));
 	}
 	rcu_read_unlock();
 	return local;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Everything that differs between the kernels we build for: Debian's 6.1 and
- * 6.12. No other file asks for LINUX_VERSION_CODE.
+ * 6.12, and the newest of its backports (7.2). No other file asks for
+ * LINUX_VERSION_CODE.
  */
 #ifndef VTOE_COMPAT_H
 #define VTOE_COMPAT_H
@@ -10,8 +11,38 @@
 #include <linux/netdevice.h>
 #include <linux/version.h>
 #include <linux/xarray.h>
+#include <net/inet_common.h>
 #include <net/inet_sock.h>
+#include <net/ipv6.h>
 #include <net/sock.h>
+
+/* IPv6 is no module since 7.1, and needs no stubs. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 1, 0)
+#include <net/addrconf.h>
+#define vtoe_ip6_dst_lookup_flow ip6_dst_lookup_flow
+#define vtoe_ipv6_dev_find ipv6_dev_find
+#else
+#include <net/ipv6_stubs.h>
+#define vtoe_ip6_dst_lookup_flow ipv6_stub->ipv6_dst_lookup_flow
+#define vtoe_ipv6_dev_find ipv6_stub->ipv6_dev_find
+#endif
+
+/* What bind() and connect() are given has a type of its own since 6.19. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+#define vtoe_sockaddr sockaddr_unsized
+#else
+#define vtoe_sockaddr sockaddr
+#endif
+
+/* The length is in the msghdr alone since 7.1. */
+static inline int vtoe_inet_recv_error(struct sock *sk, struct msghdr *msg, int len)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 1, 0)
+	return inet_recv_error(sk, msg, len);
+#else
+	return inet_recv_error(sk, msg, len, &msg->msg_namelen);
+#endif
+}
 
 /* accept() got a struct of arguments in 6.10. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)

@@ -18,7 +18,6 @@
 #include <linux/inetdevice.h>
 #include <linux/security.h>
 #include <linux/wait_bit.h>
-#include <net/ipv6_stubs.h>
 #include <net/route.h>
 
 struct way {
@@ -72,7 +71,7 @@ static struct dst_entry *route6(struct vtoe_sock *vs, bool *local, bool *unicast
 	if (ipv6_addr_is_multicast(&fl6.daddr))
 		return ERR_PTR(-ENETUNREACH);
 	security_sk_classify_flow(sk, flowi6_to_flowi_common(&fl6));
-	dst = ipv6_stub->ipv6_dst_lookup_flow(sock_net(sk), sk, &fl6, NULL);
+	dst = vtoe_ip6_dst_lookup_flow(sock_net(sk), sk, &fl6, NULL);
 	if (IS_ERR(dst))
 		return dst;
 	*local = dst->dev->flags & IFF_LOOPBACK;
@@ -95,7 +94,7 @@ static struct net_device *dev_of_addr(struct net *net, const struct vtoe_addr *a
 		memcpy(&ip, addr->addr, sizeof(ip));
 		dev = __ip_dev_find(net, ip, false);
 	} else if (IS_ENABLED(CONFIG_IPV6)) {
-		dev = ipv6_stub->ipv6_dev_find(net, (const void *)addr->addr, NULL);
+		dev = vtoe_ipv6_dev_find(net, (const void *)addr->addr, NULL);
 	}
 	return IS_ERR(dev) ? NULL : dev;
 }
@@ -153,7 +152,7 @@ static int take_port(struct vtoe_sock *vs)
 		len = vtoe_addr_to_user(vtoe_sock(vs), &vs->local, &ss);
 		no_port = vtoe_bind_no_port(isk);
 		vtoe_set_bind_no_port(isk, false);
-		err = kernel_bind(vs->inner, (struct sockaddr *)&ss, len);
+		err = kernel_bind(vs->inner, (struct vtoe_sockaddr *)&ss, len);
 		vtoe_set_bind_no_port(isk, no_port);
 	}
 	vs->local.port = inet_sk(isk)->inet_sport;
@@ -257,11 +256,7 @@ static u32 start(struct vtoe_sock *vs)
 	spin_unlock_bh(&vs->lock);
 
 	reason = VTOE_REASON_NONE;
-	if (!way.dst) {
-		err = 0;
-	} else {
-		err = vtoe_neigh_start(vs, way.dst, &vs->remote);
-	}
+	err = way.dst ? vtoe_neigh_start(vs, way.dst, &vs->remote) : 0;
 	if (!err) {
 		reason = give_connect(vs);
 	} else if (err == -EAGAIN) {
@@ -290,7 +285,7 @@ static void give_up(struct vtoe_sock *vs, u32 reason)
 	if (vtoe_may_fall_back(vs)) {
 		vtoe_take_tcp(vs, reason);
 		len = vtoe_addr_to_user(sk, &vs->remote, &ss);
-		err = vs->inner->ops->connect(vs->inner, (struct sockaddr *)&ss, len,
+		err = vs->inner->ops->connect(vs->inner, (struct vtoe_sockaddr *)&ss, len,
 					      O_NONBLOCK);
 		if (err == -EINPROGRESS)
 			err = 0;
@@ -373,7 +368,7 @@ void vtoe_connect_established(struct vtoe_sock *vs, const struct vtoe_event *ev)
 	sk_wake_async(sk, SOCK_WAKE_IO, POLL_OUT);
 }
 
-int vtoe_bind(struct socket *sock, struct sockaddr *uaddr, int len)
+int vtoe_bind(struct socket *sock, struct vtoe_sockaddr *uaddr, int len)
 {
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);
@@ -394,7 +389,7 @@ int vtoe_bind(struct socket *sock, struct sockaddr *uaddr, int len)
 	return err;
 }
 
-static int inner_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags)
+static int inner_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags)
 {
 	struct vtoe_sock *vs = vtoe_sk(sock->sk);
 	int err;
@@ -445,7 +440,7 @@ static int wait_connected(struct sock *sk, long timeo)
 }
 
 /* lock_sock; path is not TCP */
-static int connect_locked(struct socket *sock, struct sockaddr *uaddr, int len, int flags,
+static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags,
 			  bool *use_inner, bool *first)
 {
 	struct sock *sk = sock->sk;
@@ -508,7 +503,7 @@ static int connect_locked(struct socket *sock, struct sockaddr *uaddr, int len, 
 	return 0;
 }
 
-int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags)
+int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags)
 {
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);

@@ -105,12 +105,13 @@ static int sock_show(struct seq_file *seq, void *v)
 	seq_puts(seq, vtoe_is_tcp(vs) ? "TCP" : vtoe_sock_state_name(state));
 	show_addr(seq, &vs->local);
 	show_addr(seq, &vs->remote);
-	seq_printf(seq, " %s %s %#x %#x %s %llu %llu %u %lu\n", paths[vs->path],
+	seq_printf(seq, " %s %s %#x %#x %s %llu %llu %u %llu\n", paths[vs->path],
 		   vtoe_reason_name(vs->reason),
 		   vs->path == VNET_PATH_VTOE ? vs->conn->sid : 0, vs->cid,
 		   fabric_name(vs->fabric), vtoe_readable(vs),
 		   READ_ONCE(vs->snd_end) - READ_ONCE(vs->tx.una),
-		   from_kuid_munged(seq_user_ns(seq), sk->sk_uid), sock_i_ino(sk));
+		   from_kuid_munged(seq_user_ns(seq), sk->sk_uid),
+		   (u64)sock_i_ino(sk));
 	return 0;
 }
 

@@ -413,7 +413,7 @@ int vtoe_recvmsg(struct socket *sock, struct msghdr *msg, size_t len, int flags)
 	if (vtoe_is_tcp(vs))
 		return vtoe_inner_recvmsg(vs, msg, len, flags);
 	if (unlikely(flags & MSG_ERRQUEUE))
-		return inet_recv_error(sk, msg, len, &msg->msg_namelen);
+		return vtoe_inet_recv_error(sk, msg, len);
 	if (sk_can_busy_loop(sk) && !vtoe_readable(vs) && sk->sk_state == VTOE_SOCK_ESTABLISHED)
 		sk_busy_loop(sk, flags & MSG_DONTWAIT);
 

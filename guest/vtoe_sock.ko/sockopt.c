@@ -93,15 +93,16 @@ static int set_vnet(struct vtoe_sock *vs, int optname, sockptr_t optval, unsigne
 static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
 {
 	int dflt, min, *number;
-	bool *flag;
+	bool *flag, release;
 
 	if (level != SOL_TCP)
 		return false;
 	flag = bool_option(vs, optname);
 	if (flag) {
+		release = optname == TCP_NODELAY; /* set; CORK: cleared */
 		*flag = value;
-		if (optname != TCP_QUICKACK && vs->conn && *flag == (optname == TCP_NODELAY))
-			vtoe_push(vs); /* NODELAY set or CORK cleared: nothing is held */
+		if (optname != TCP_QUICKACK && vs->conn && *flag == release)
+			vtoe_push(vs); /* nothing is held any more */
 		return true;
 	}
 	number = int_option(vs, optname, &dflt, &min);

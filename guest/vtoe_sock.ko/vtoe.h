@@ -335,7 +335,7 @@ int vtoe_af_init(void);
 void vtoe_af_exit(void);
 
 /* addr.c */
-int vtoe_addr_from_user(const struct sock *sk, const struct sockaddr *uaddr, int len,
+int vtoe_addr_from_user(const struct sock *sk, const struct vtoe_sockaddr *uaddr, int len,
 			struct vtoe_addr *addr);
 int vtoe_addr_to_user(const struct sock *sk, const struct vtoe_addr *addr,
 		      struct sockaddr_storage *out);
@@ -348,8 +348,8 @@ void vtoe_set_addrs(struct vtoe_sock *vs);
 int vtoe_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 
 /* connect.c */
-int vtoe_bind(struct socket *sock, struct sockaddr *uaddr, int len);
-int vtoe_connect(struct socket *sock, struct sockaddr *uaddr, int len, int flags);
+int vtoe_bind(struct socket *sock, struct vtoe_sockaddr *uaddr, int len);
+int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags);
 void vtoe_connect_established(struct vtoe_sock *vs, const struct vtoe_event *ev);
 void vtoe_connect_failed(struct vtoe_sock *vs, u32 reason); /* any context */
 void vtoe_connect_work(struct vtoe_sock *vs); /* lock_sock held */

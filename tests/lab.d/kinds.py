@@ -122,7 +122,7 @@ class Fast(Kind):
 
 
 class Stock(Kind):
-    kernels = ("6.12", "6.1")
+    kernels = ("6.12", "6.1", "backports")
     options = {"qemu": "11", "front": "vhost-user", "accel": "tcg"}
 
     # Queues that vnet_pv has behind the pairs and the control queue: CR, EQ, SWQ and two RWQ.

@@ -18,6 +18,12 @@ need_root() {
 	[ "$(id -u)" = 0 ] || die "must run as root (it $1)"
 }
 
+# The Debian mirror that this machine's own apt has for bookworm: it holds the other suites, too.
+debian_mirror() {
+	apt-get indextargets --format "\$(SITE) \$(RELEASE) \$(COMPONENT)" 'Created-By: Packages' 'Origin: Debian' |
+		awk '$2 == "bookworm" && $3 == "main" { print $1; exit }'
+}
+
 # hash_of WORD... -- FILE...: 12 hex digits over the words and the files' contents.
 hash_of() {
 	local words=()

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""talk.py FILE COMMAND...: a conversation that must not break, for takeover.
+
+COMMAND sends back what it is given (ssh g1 cat). Numbered lines go there and are compared as they come back; FILE has how
+many came. Once FILE.stop is there no more are sent, all must have come back, and COMMAND must end well. Status 0 if so.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+path, command = sys.argv[1], sys.argv[2:]
+FILLING = "x" * 2000
+
+
+def text(number):
+    return "%d %s\n" % (number, FILLING)
+
+
+def send(pipe):
+    number = 0
+    with pipe:
+        while not os.path.exists(path + ".stop"):
+            pipe.write(text(number))
+            pipe.flush()
+            number += 1
+            time.sleep(0.01)
+    sent.append(number)
+
+
+def tell(count):
+    with open(path + ".new", "w", encoding="ascii") as f:
+        f.write("%d\n" % count)
+    os.rename(path + ".new", path)
+
+
+sent = []
+with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    sender = threading.Thread(target=send, args=(child.stdin,), daemon=True)
+    sender.start()
+    count = 0
+    for line in child.stdout:
+        if line != text(count):
+            sys.exit("line %d came back as %r" % (count, line[:40]))
+        count += 1
+        if count % 10 == 0:
+            tell(count)
+    status = child.wait()
+    sender.join(5)
+if status or sent != [count]:
+    sys.exit("%s ended with status %d after %d lines, of %s sent" % (command[0], status, count, sent))
+print(count, "lines")
