@@ -113,8 +113,8 @@ class Lab:
                                  self.topology.shim_config(g), g.host)
 
     def guest_arguments(self, g):
-        """What a fast guest's command line says about its network device."""
-        return ["virtio_uml.device=%s:1" % self.topology.front(g)] if self.opt["device"] else []
+        """What a guest's command line says about its network device."""
+        return self.kind.device(self.topology.front(g), g) if self.opt["device"] else []
 
     # -- life --
 
