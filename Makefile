@@ -118,10 +118,10 @@ tests: $(TEST_PROGRAMS)
 setup:
 	@tests/setup/install
 
-# Packages for the other kinds of VMs only where they are asked for.
+# Packages for the other kinds of VMs only where they are asked for. exec: on Ctrl-C make waits for what it started itself.
 demo:
 	@tests/setup/install $(if $(FAST)$(QEMU),,demo)
-	@FAST='$(FAST)' QEMU='$(QEMU)' tests/demo
+	@FAST='$(FAST)' QEMU='$(QEMU)' exec tests/demo
 
 demo-programs: $(DAEMONS) $(GUEST) $(MPI)
 
