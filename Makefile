@@ -2,9 +2,11 @@
 #
 # make             the daemons, the preload library and the test programs
 # make modules     the guest modules for the guest kernels of the tests
-# make demo        two VMs, MPI and iperf3 over the offload and over plain TCP
+# make demo        two stock VMs, MPI and iperf3 over the offload and over plain TCP
+#                  FAST=1: user-mode Linux VMs; QEMU=7.2: Debian 12's own QEMU
 # make check       all tests; last line "N passed, N failed, N skipped"
-# make bench       the benchmarks, table and JSON under build/results/
+# make bench       the benchmarks, table and JSON under build/results/;
+#                  KIND=stock: with stock VMs instead of fast ones
 # make soak        what takes longer than a check should
 # make lint        dependencies, sparse, shellcheck, spelling
 # make install     DESTDIR, PREFIX: daemons, library, vnet-takeover, modprobe.d, man pages
@@ -41,7 +43,7 @@ AGENT_LIBS := -lssl -lcrypto -lsystemd -lseccomp
 DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
 GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeover
 
-.PHONY: all setup modules demo check check-fast bench soak lint install clean tests
+.PHONY: all setup modules demo demo-programs check check-fast bench soak lint install clean tests
 all: $(DAEMONS) $(GUEST) tests
 
 # Objects that only a test program needs are kept, too.
@@ -120,8 +122,12 @@ tests: $(TEST_PROGRAMS)
 setup:
 	@tests/setup/install
 
-demo: setup
-	@tests/demo
+# Packages for the other kinds of VMs only where they are asked for. exec: on Ctrl-C make waits for what it started itself.
+demo:
+	@tests/setup/install $(if $(FAST)$(QEMU),,demo)
+	@FAST='$(FAST)' QEMU='$(QEMU)' exec tests/demo
+
+demo-programs: $(DAEMONS) $(GUEST) $(MPI)
 
 # Guest kernels first: they take longest and say how far they are.
 check: setup
@@ -139,8 +145,8 @@ check-fast: all
 
 bench: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all
-	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
-	@tests/bench/run
+	@$(MAKE) --no-print-directory $(O)/guest/$(if $(filter stock,$(KIND)),6.12,fast)/.built
+	@tests/bench/run $(if $(KIND),--kind $(KIND))
 
 soak: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all

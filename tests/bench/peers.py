@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""peers.py - labs of what the system is compared with: the kernel's own VXLAN, on the hosts or in the guests.
+"""peers.py - labs of what the system is compared with: the kernel's own VXLAN, on the hosts or in the guests, or no overlay.
 
-usage: peers.py NAME hostvxlan|guestvxlan
+usage: peers.py NAME hostvxlan|guestvxlan|tap
 
 Starts a lab of two guests on two hosts without our device and daemons: the guests' interfaces are user-mode Linux's vector
 driver on taps, with checksum and segmentation offload as a good NIC would have. From then on it is a lab like any other:
@@ -10,6 +10,8 @@ tests/lab --name NAME exec|host|cpu|down. Guest, kernel, supervisor and everythi
 
   hostvxlan   guest vec0 - tap - bridge - vxlan device (host) - veth - veth - ...
   guestvxlan  guest vxlan device - vec0 - tap - bridge - veth - veth - ...
+  tap         stock guest's virtio-net - QEMU's tap - bridge - veth - veth - ...; no overlay, so an MTU of 1500. With vhost-net
+              where the machine has it
 """
 
 import asyncio
@@ -24,6 +26,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 
 # pylint: disable=wrong-import-position
 import common
+import kinds
 import supervisor
 import up as lifecycle
 from common import LabError
@@ -59,7 +62,12 @@ class PeerTopology(Topology):
 
     def guest_script(self, g):
         lines = [super().guest_script(g)]
-        if self.on_host():
+        if self.opt["peer"] == "tap":
+            lines += ["modprobe virtio_net",
+                      "dev=$(basename /sys/bus/virtio/drivers/virtio_net/virtio*/net/*)",
+                      "ip link set dev $dev name vnet0",
+                      "ip link set dev vnet0 mtu 1500 up"]
+        elif self.on_host():
             lines += ["ip link set dev vec0 name vnet0",
                       "ip link set dev vnet0 mtu %d up" % MTU]
         else:
@@ -80,6 +88,10 @@ class PeerLab(supervisor.Lab):
         super().__init__(options, lease)
 
     def guest_arguments(self, g):
+        if self.opt["peer"] == "tap":
+            vhost = "on" if os.access("/dev/vhost-net", os.R_OK | os.W_OK) else "off"
+            return ["-netdev", "tap,id=net,ifname=tap-%s,script=no,downscript=no,vhost=%s" % (g.name, vhost),
+                    "-device", "virtio-net-pci,netdev=net,mac=%s,romfile=" % g.mac]
         # The kernel's documentation says depth=128 and gro=1 for throughput.
         return ["vec0:transport=tap,ifname=tap-%s,depth=128,gro=1,mac=%s" % (g.name, g.mac)]
 
@@ -109,16 +121,20 @@ def supervise(options, fd):
 
 def up(name, peer):
     lifecycle.start_supervisor = start_supervisor
-    lifecycle.up({"name": name, "peer": peer, "guests": 2, "hosts": 2, "kind": "fast", "kernel": "fast", "driver": "none",
-                  "fabric": "auto", "encap": "vxlan", "form": "segmented", "mtu": MTU, "link_mtu": 1500, "poll": "event", "pin": True, "queues": 1,
-                  "mem": "512M", "device": False, "boot_timeout": 30})
+    opt = {"name": name, "peer": peer, "guests": 2, "hosts": 2, "kind": "stock" if peer == "tap" else "fast", "kernel": None,
+           "driver": "none", "fabric": "auto", "encap": "vxlan", "form": "segmented", "mtu": MTU, "link_mtu": 1500, "poll": "event",
+           "pin": True, "queues": 1, "mem": "512M", "device": False}
+    if peer == "tap":
+        opt["accel"] = "auto"
+    kinds.KINDS[opt["kind"]].check(opt)
+    lifecycle.up(opt)
 
 
 def main():
     if len(sys.argv) == 4 and sys.argv[1] == "--supervise":
         return supervise(sys.argv[2], sys.argv[3])
-    if len(sys.argv) != 3 or sys.argv[2] not in ("hostvxlan", "guestvxlan"):
-        sys.stderr.write("usage: peers.py NAME hostvxlan|guestvxlan\n")
+    if len(sys.argv) != 3 or sys.argv[2] not in ("hostvxlan", "guestvxlan", "tap"):
+        sys.stderr.write("usage: peers.py NAME hostvxlan|guestvxlan|tap\n")
         return 2
     try:
         up(sys.argv[1], sys.argv[2])

@@ -163,6 +163,9 @@ class GuestLine:
                     self.send(session, kind, payload)
         except (ConnectionError, LabError):
             pass
+        except asyncio.CancelledError:
+            # The lab ends while the command runs. Told on, asyncio's streams would log it as an error.
+            pass
         finally:
             if session in self.clients:
                 # The client went away first: so does its command.

@@ -113,8 +113,8 @@ class Lab:
                                  self.topology.shim_config(g), g.host)
 
     def guest_arguments(self, g):
-        """What a fast guest's command line says about its network device."""
-        return ["virtio_uml.device=%s:1" % self.topology.front(g)] if self.opt["device"] else []
+        """What a guest's command line says about its network device."""
+        return self.kind.device(self.topology.front(g), g) if self.opt["device"] else []
 
     # -- life --
 
@@ -135,6 +135,13 @@ class Lab:
         await asyncio.gather(*(line.start() for line in self.lines.values()))
 
     async def main(self):
+        try:
+            return await self.live()
+        finally:
+            # asyncio closes what its signal handler writes to before it takes the handler away. Who dies from now on, dies unseen.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+
+    async def live(self):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self.children.reap)
         for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -74,6 +74,30 @@ static int measure(unsigned char *buf, size_t size, double seconds)
 	return n;
 }
 
+/*
+ * MPICH before 4.2 can hang in MPI_Finalize over UCX's tcp, whatever carries
+ * the TCP (pmodels/mpich pull request 6596): to disconnect, a rank wants an
+ * answer from its peer, but a peer that has its own answer sits in a barrier
+ * of the launcher and reads nothing any more. Both get theirs if neither reads
+ * the other's question before it has asked itself. So the last call of rank 1
+ * is a send, which reads nothing, and it asks only when rank 0 surely has.
+ */
+static void leave(int rank)
+{
+#ifdef MPICH_NAME
+	struct timespec nap = { .tv_sec = 1 };
+	char bye = 0;
+
+	if (rank == 0) {
+		MPI_Recv(&bye, 1, MPI_CHAR, 1, 2, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+	} else {
+		MPI_Send(&bye, 1, MPI_CHAR, 0, 2, MPI_COMM_WORLD);
+		nanosleep(&nap, NULL);
+	}
+#endif
+	MPI_Finalize();
+}
+
 int main(int argc, char **argv)
 {
 	static const size_t sizes[] = { 1, 65536, 131072, 262144, 524288, 1048576 };
@@ -110,6 +134,6 @@ int main(int argc, char **argv)
 		fflush(stdout);
 	}
 	free(buf);
-	MPI_Finalize();
+	leave(rank);
 	return 0;
 }
