@@ -163,6 +163,8 @@ class GuestLine:
                     self.send(session, kind, payload)
         except (ConnectionError, LabError):
             pass
+        except asyncio.CancelledError:
+            pass                # the lab ends; Python 3.11 would report the cancelled task with a traceback
         finally:
             if session in self.clients:
                 # The client went away first: so does its command.
