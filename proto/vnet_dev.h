@@ -9,7 +9,9 @@
  *    one read fetches it whole);
  *  - a VIRTIO_PCI_CAP_VENDOR_CFG capability in PCI config space, struct
  *    vnet_pci_vendor_cap. It is read in pieces: read the generation before and
- *    after, and again if they differ. A PCI device has both carriers.
+ *    after, and again if they differ. A PCI device that has this capability
+ *    may have the block in its config space as well; vnet_pv reads the
+ *    capability then.
  * The device announces VNET_F_PARAVIRT_BIT; a driver that accepts it puts a
  * struct vnet_train_hdr (vnet_train.h) instead of a virtio_net_hdr in front of
  * every buffer. One that does not is a stock virtio_net driver, and the host

@@ -128,6 +128,9 @@ static void get_drvinfo(struct net_device *netdev,
 	const struct vnpv_dev *vd = netdev_priv(netdev);
 
 	strscpy(info->driver, KBUILD_MODNAME, sizeof(info->driver));
+	/* the host has no version: say what of it the driver reads */
+	snprintf(info->fw_version, sizeof(info->fw_version),
+		 "vendor block in %s", vd->carrier->name);
 	strscpy(info->bus_info, dev_name(&vd->vdev->dev),
 		sizeof(info->bus_info));
 }

@@ -9,7 +9,8 @@
  * which it shows to vtoe_sock on the auxiliary bus.
  *
  * Start-up and shut-down are here; a packet's way is in tx.c and rx.c, the
- * header formats are in encap.c, the vendor block in vendor.c.
+ * header formats are in encap.c, the vendor block in
+ * vendor.c and vendor_pci.c.
  */
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
@@ -311,13 +312,15 @@ static int dev_start(struct vnpv_dev *vd)
 
 static int vnpv_probe(struct virtio_device *vdev)
 {
+	const struct vnpv_carrier *carrier = vnpv_vendor_carrier(vdev);
+	const char *why = "it has no vendor block";
 	struct vnpv_block block;
-	const char *why = "";
 	struct vnpv_dev *vd;
 	u16 pairs = 1;
-	int err;
+	int err = -ENODEV;
 
-	err = vnpv_vendor_read(vdev, &block, &why);
+	if (carrier)
+		err = vnpv_vendor_read(carrier, vdev, &block, &why);
 	if (err) {
 		dev_err(&vdev->dev,
 			"a VNET device this driver cannot serve: %s; update vnet_pv or the host's vnet-shim, or bind virtio_net\n",
@@ -335,6 +338,7 @@ static int vnpv_probe(struct virtio_device *vdev)
 	vd = dev_create(vdev, pairs);
 	if (!vd)
 		return -ENOMEM;
+	vd->carrier = carrier;
 	vd->active_pairs = min_t(u16, pairs, num_online_cpus());
 	err = count_queues(vd, &block);
 	if (err)
@@ -357,10 +361,11 @@ static int vnpv_probe(struct virtio_device *vdev)
 	vnpv_vtoe_publish(vd);
 	schedule_work(&vd->config_work);
 	netdev_info(vd->netdev,
-		    "tenant %u, %s, %u bytes of encapsulation, form %s, %u queue pairs, VTOE %s\n",
+		    "tenant %u, %s, %u bytes of encapsulation (%s), form %s, %u queue pairs, VTOE %s\n",
 		    block.tenant, vnpv_encap_type_name(block.encap_type),
-		    block.encap_len, vnpv_train_form_name(block.train_form),
-		    pairs, vnpv_vtoe_state_name(block.vtoe_state));
+		    block.encap_len, carrier->name,
+		    vnpv_train_form_name(block.train_form), pairs,
+		    vnpv_vtoe_state_name(block.vtoe_state));
 	return 0;
 
 err_queues:

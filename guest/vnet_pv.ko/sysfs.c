@@ -50,6 +50,16 @@ static struct vnpv_block current_block(struct device *dev)
 	}                                                                 \
 	static DEVICE_ATTR_RO(name)
 
+/* Where the block is read. */
+static ssize_t carrier_show(struct device *dev, struct device_attribute *attr,
+			    char *buf)
+{
+	const struct vnpv_dev *vd = netdev_priv(to_net_dev(dev));
+
+	return sysfs_emit(buf, "%s\n", vd->carrier->name);
+}
+static DEVICE_ATTR_RO(carrier);
+
 VNPV_ATTR(encap_len, "%u", block.encap_len);
 VNPV_ATTR(encap_len_max, "%u", block.encap_len_max);
 VNPV_ATTR(encap_type, "%s", vnpv_encap_type_name(block.encap_type));
@@ -60,11 +70,11 @@ VNPV_ATTR(vtoe_epoch, "%u", block.vtoe_epoch);
 VNPV_ATTR(vtoe_state, "%s", vnpv_vtoe_state_name(block.vtoe_state));
 
 static struct attribute *vnpv_attrs[] = {
-	&dev_attr_encap_len.attr,  &dev_attr_encap_len_max.attr,
-	&dev_attr_encap_type.attr, &dev_attr_generation.attr,
-	&dev_attr_tenant.attr,	   &dev_attr_train_form.attr,
-	&dev_attr_vtoe_epoch.attr, &dev_attr_vtoe_state.attr,
-	NULL
+	&dev_attr_carrier.attr,	       &dev_attr_encap_len.attr,
+	&dev_attr_encap_len_max.attr,  &dev_attr_encap_type.attr,
+	&dev_attr_generation.attr,     &dev_attr_tenant.attr,
+	&dev_attr_train_form.attr,     &dev_attr_vtoe_epoch.attr,
+	&dev_attr_vtoe_state.attr,     NULL
 };
 
 const struct attribute_group vnpv_sysfs_group = {

@@ -2,6 +2,11 @@
 /*
  * The vendor block: reading it, and what happens when it changes.
  *
+ * Several carriers may have the block (proto/vnet_dev.h). The first of the list
+ * below that the device has is used for as long as the driver has the device.
+ * All are read in pieces, by the generation: before, after, and again if it
+ * differs.
+ *
  * A change raises a configuration-change interrupt. Reading config space may
  * sleep (virtio_uml sends a message), so the interrupt schedules a work item,
  * which reads the block, swaps the snapshot that packets are built by, and
@@ -20,68 +25,96 @@
 
 #define READ_TRIES 10
 
+/* ---- the carrier in device config ---- */
+
 /*
  * virtio_pci ends the kernel's life on a read behind the config space that the
  * device has, so look how long it is. Other transports answer with an error.
  */
 static bool config_reaches(struct virtio_device *vdev, u32 end)
 {
-	struct pci_dev *pdev;
 	u32 length;
-	u8 type;
 	int pos;
 
-	if (!vdev->dev.parent || !dev_is_pci(vdev->dev.parent))
+	if (!vnpv_on_pci(vdev))
 		return true;
-	pdev = to_pci_dev(vdev->dev.parent);
-	for (pos = pci_find_capability(pdev, PCI_CAP_ID_VNDR); pos > 0;
-	     pos = pci_find_next_capability(pdev, pos, PCI_CAP_ID_VNDR)) {
-		pci_read_config_byte(pdev,
-				     pos + offsetof(struct virtio_pci_cap,
-						    cfg_type),
-				     &type);
-		if (type != VIRTIO_PCI_CAP_DEVICE_CFG)
-			continue;
-		pci_read_config_dword(pdev,
-				      pos + offsetof(struct virtio_pci_cap,
-						     length),
-				      &length);
-		return length >= end;
-	}
-	return false;
+	pos = vnpv_pci_cap_find(vdev, VIRTIO_PCI_CAP_DEVICE_CFG);
+	if (!pos)
+		return false;
+	pci_read_config_dword(to_pci_dev(vdev->dev.parent),
+			      pos + offsetof(struct virtio_pci_cap, length),
+			      &length);
+	return length >= end;
 }
 
-static u32 read_generation(struct virtio_device *vdev)
+static int config_find(struct virtio_device *vdev)
+{
+	if (!config_reaches(vdev, VNET_VENDOR_CONFIG_OFFSET +
+					  sizeof(struct vnet_vendor_block)))
+		return -ENODEV;
+	return VNET_VENDOR_CONFIG_OFFSET;
+}
+
+static void config_get(struct virtio_device *vdev, u32 at, void *to, u32 len)
+{
+	vdev->config->get(vdev, at, to, len);
+}
+
+static const struct vnpv_carrier device_config = {
+	.name = "device-config",
+	.find = config_find,
+	.get = config_get,
+};
+
+/* ---- reading ---- */
+
+/* In the order of preference. */
+static const struct vnpv_carrier *const carriers[] = {
+	&vnpv_pci_config,
+	&device_config,
+};
+
+const struct vnpv_carrier *vnpv_vendor_carrier(struct virtio_device *vdev)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(carriers); i++)
+		if (carriers[i]->find(vdev) >= 0)
+			return carriers[i];
+	return NULL;
+}
+
+static u32 read_generation(const struct vnpv_carrier *carrier,
+			   struct virtio_device *vdev, u32 at)
 {
 	__le32 generation = 0;
 
-	vdev->config->get(vdev,
-			  VNET_VENDOR_CONFIG_OFFSET +
-				  offsetof(struct vnet_vendor_block, generation),
-			  &generation, sizeof(generation));
+	carrier->get(vdev, at + offsetof(struct vnet_vendor_block, generation),
+		     &generation, sizeof(generation));
 	return le32_to_cpu(generation);
 }
 
-int vnpv_vendor_read(struct virtio_device *vdev, struct vnpv_block *block,
+int vnpv_vendor_read(const struct vnpv_carrier *carrier,
+		     struct virtio_device *vdev, struct vnpv_block *block,
 		     const char **why)
 {
 	struct vnet_vendor_block wire;
 	u32 before;
-	int try, i;
+	int at, try, i;
 
-	if (!config_reaches(vdev, VNET_VENDOR_CONFIG_OFFSET + sizeof(wire))) {
-		*why = "its config space ends before the vendor block";
-		return -ENODEV;
+	at = carrier->find(vdev);
+	if (at < 0) {
+		*why = "the vendor block is gone";
+		return at;
 	}
 	for (try = 0; try < READ_TRIES; try++) {
 		memset(&wire, 0, sizeof(wire));
-		before = read_generation(vdev);
+		before = read_generation(carrier, vdev, at);
 		/* Reads of up to 8 bytes are what every transport has. */
 		for (i = 0; i < sizeof(wire); i += 8)
-			vdev->config->get(vdev, VNET_VENDOR_CONFIG_OFFSET + i,
-					  (u8 *)&wire + i, 8);
+			carrier->get(vdev, at + i, (u8 *)&wire + i, 8);
 		if (le32_to_cpu(wire.generation) == before &&
-		    read_generation(vdev) == before)
+		    read_generation(carrier, vdev, at) == before)
 			return vnpv_block_parse(&wire, block, why);
 		usleep_range(100, 200);
 	}
@@ -121,7 +154,7 @@ static void update_block(struct vnpv_dev *vd)
 	generation = rcu_dereference(vd->conf)->block.generation;
 	rcu_read_unlock();
 
-	err = vnpv_vendor_read(vd->vdev, &block, &why);
+	err = vnpv_vendor_read(vd->carrier, vd->vdev, &block, &why);
 	if (err == -EAGAIN) {
 		schedule_work(&vd->config_work);
 		return;

@@ -133,6 +133,18 @@ struct vnpv_rq {
 	char name[16];
 };
 
+/*
+ * Where the vendor block comes from. Both functions may sleep; bus errors show
+ * as bytes that are no block.
+ */
+struct vnpv_carrier {
+	const char *name; /* in sysfs and ethtool */
+	/* Where in its space the block begins; negative: this device has none. */
+	int (*find)(struct virtio_device *vdev);
+	/* Bytes of that space as they are on the wire; len: 4 or 8. */
+	void (*get)(struct virtio_device *vdev, u32 at, void *to, u32 len);
+};
+
 /* A snapshot of the vendor block. */
 struct vnpv_conf {
 	struct vnpv_block block;
@@ -149,6 +161,7 @@ struct vnpv_ctrl {
 struct vnpv_dev {
 	struct virtio_device *vdev;
 	struct net_device *netdev;
+	const struct vnpv_carrier *carrier;
 	struct vnpv_conf __rcu *conf;
 	struct vnpv_sq *sq;
 	struct vnpv_rq *rq;
@@ -171,13 +184,25 @@ extern const struct net_device_ops vnpv_netdev_ops;
 int vnpv_set_pairs(struct vnpv_dev *vd, u16 pairs);
 
 /* ---- vendor.c: the vendor block ---- */
+/* The carrier to use for this device; NULL: it has no vendor block. */
+const struct vnpv_carrier *vnpv_vendor_carrier(struct virtio_device *vdev);
 /* Reads and checks the block; -EPROTO or -ENODEV with *why. May sleep. */
-int vnpv_vendor_read(struct virtio_device *vdev, struct vnpv_block *block,
+int vnpv_vendor_read(const struct vnpv_carrier *carrier,
+		     struct virtio_device *vdev, struct vnpv_block *block,
 		     const char **why);
 /* Makes it the one that packets are built by. Probe and config work only. */
 int vnpv_vendor_apply(struct vnpv_dev *vd, const struct vnpv_block *block);
 void vnpv_vendor_forget(struct vnpv_dev *vd);
 void vnpv_config_work(struct work_struct *work);
+
+/* ---- vendor_pci.c: the vendor block in PCI config space ---- */
+extern const struct vnpv_carrier vnpv_pci_config;
+bool vnpv_on_pci(const struct virtio_device *vdev);
+/*
+ * Where in config space a virtio capability of that type is, 0: nowhere. Of
+ * vendor capabilities: ours. The device is on PCI.
+ */
+int vnpv_pci_cap_find(struct virtio_device *vdev, u8 cfg_type);
 
 /* ---- queue.c: virtqueues and what they refer to ---- */
 int vnpv_queues_create(struct vnpv_dev *vd);

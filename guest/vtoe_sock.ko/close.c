@@ -254,6 +254,7 @@ int vtoe_release(struct socket *sock)
 		vtoe_unlisten(vs);
 	else if (vs->conn && !vtoe_is_tcp(vs))
 		close_conn(sk);
+	vtoe_sync_options(vs); /* SO_LINGER may be the last that was called */
 	sock_orphan(sk);
 	sock->sk = NULL;
 	/* Data that came since the check finds SOCK_DEAD from here on. */

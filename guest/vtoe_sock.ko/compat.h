@@ -7,8 +7,10 @@
 #ifndef VTOE_COMPAT_H
 #define VTOE_COMPAT_H
 
+#include <linux/mm.h>
 #include <linux/net.h>
 #include <linux/netdevice.h>
+#include <linux/uio.h>
 #include <linux/version.h>
 #include <linux/xarray.h>
 #include <net/inet_common.h>
@@ -59,6 +61,23 @@ static inline int vtoe_inet_recv_error(struct sock *sk, struct msghdr *msg, int 
 #else
 #define VTOE_OPS_SENDPAGE
 #endif
+
+/*
+ * Bytes of a receive buffer to a reader. Before 6.5 splice() reads into an
+ * iterator over a pipe, and copy_page_to_iter() does not copy there: the pipe
+ * gets our page itself, under operations meant for the page cache. Reading from
+ * it then fails with ENODATA, and the host would write the next message into
+ * it. So that reader's bytes are really copied. Our pages are never highmem.
+ */
+static inline size_t vtoe_page_to_iter(struct page *page, size_t offset,
+				       size_t len, struct iov_iter *to)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+	if (iov_iter_is_pipe(to))
+		return copy_to_iter(page_address(page) + offset, len, to);
+#endif
+	return copy_page_to_iter(page, offset, len, to);
+}
 
 /* The flags of inet_sock became bits in 6.6. */
 static inline bool vtoe_bind_no_port(struct sock *sk)

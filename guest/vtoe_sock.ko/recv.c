@@ -231,18 +231,22 @@ void vtoe_rx_purge(struct vtoe_sock *vs)
 		vtoe_rx_repost(vs->conn->dev, vs, &bufs);
 }
 
+/* All or nothing: what the reader was not told of must not stay in its pipe. */
 static int copy_out(const struct vtoe_rxbuf *buf, u32 skip, struct msghdr *msg, u32 n)
 {
-	u32 size = PAGE_SIZE << buf->order;
+	u32 size = PAGE_SIZE << buf->order, left = n;
 
-	while (n) {
-		u32 in_page = skip % size, part = min(n, size - in_page);
+	while (left) {
+		u32 in_page = skip % size, part = min(left, size - in_page), done;
 
-		if (copy_page_to_iter(buf->page[skip / size], in_page, part,
-				      &msg->msg_iter) != part)
+		done = vtoe_page_to_iter(buf->page[skip / size], in_page, part,
+					 &msg->msg_iter);
+		left -= done;
+		if (done != part) {
+			iov_iter_revert(&msg->msg_iter, n - left);
 			return -EFAULT;
+		}
 		skip += part;
-		n -= part;
 	}
 	return 0;
 }

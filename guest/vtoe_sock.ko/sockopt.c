@@ -190,6 +190,13 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 	return err;
 }
 
+/* Flags are no atomic bits, and TCP changes others: written only for a change. */
+static void copy_flag(struct sock *to, const struct sock *from, enum sock_flags flag)
+{
+	if (sock_flag(to, flag) != sock_flag(from, flag))
+		sock_valbool_flag(to, flag, sock_flag(from, flag));
+}
+
 /* SOL_SOCKET, where the core keeps it to itself (compat.h). */
 void vtoe_sync_options(struct vtoe_sock *vs)
 {
@@ -204,14 +211,16 @@ void vtoe_sync_options(struct vtoe_sock *vs)
 	WRITE_ONCE(isk->sk_rcvlowat, READ_ONCE(sk->sk_rcvlowat));
 	WRITE_ONCE(isk->sk_priority, READ_ONCE(sk->sk_priority));
 	WRITE_ONCE(isk->sk_lingertime, READ_ONCE(sk->sk_lingertime));
-	sock_valbool_flag(isk, SOCK_LINGER, sock_flag(sk, SOCK_LINGER));
+	copy_flag(isk, sk, SOCK_LINGER);
+	copy_flag(isk, sk, SOCK_ZEROCOPY);
 	if (isk->sk_state != TCP_CLOSE)
 		return;
 	isk->sk_reuse = sk->sk_reuse;
 	isk->sk_reuseport = sk->sk_reuseport;
 	isk->sk_mark = sk->sk_mark;
 	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
-	if (sk->sk_mark)
+	/* as pins(); TCP itself makes nothing of SO_TXTIME */
+	if (sk->sk_mark || sock_flag(sk, SOCK_ZEROCOPY) || sock_flag(sk, SOCK_TXTIME))
 		vs->pinned = VTOE_REASON_OPTION;
 	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
 		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;

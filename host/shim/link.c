@@ -222,6 +222,28 @@ static void unwatch(struct shim_links *links)
 	}
 }
 
+static bool same_link(const struct shim_link_conf *a, const struct shim_link_conf *b)
+{
+	return !strcmp(a->name, b->name) && a->form == b->form &&
+	       a->payload == b->payload && sockaddr_equal(&a->local, &b->local) &&
+	       sockaddr_equal(&a->remote, &b->remote);
+}
+
+bool shim_links_keep(struct shim *shim, const struct shim_config *conf)
+{
+	struct shim_links *links = &shim->links;
+	unsigned int i;
+
+	if (links->count != conf->link_count)
+		return false;
+	for (i = 0; i < links->count; i++)
+		if (!same_link(links->link[i].conf, &conf->link[i]))
+			return false;
+	for (i = 0; i < links->count; i++)
+		links->link[i].conf = &conf->link[i];
+	return true;
+}
+
 int shim_links_set(struct shim *shim, const struct shim_config *conf)
 {
 	struct shim_links *links = &shim->links;

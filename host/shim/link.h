@@ -50,6 +50,11 @@ struct shim_links {
 };
 
 /*
+ * Where conf has the very links that are in force: they are from conf now, and
+ * nothing that is on its way through them is touched. Otherwise false.
+ */
+bool shim_links_keep(struct shim *shim, const struct shim_config *conf);
+/*
  * Opens the sockets of the links of conf, keeping those of the table in force
  * whose local address is still used, and puts the new table in force. On
  * failure (-errno, logged) the old one stays.

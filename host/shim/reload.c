@@ -45,9 +45,11 @@ int shim_reload(struct shim *shim)
 			shim->conf_path);
 		goto keep;
 	}
-	shim_rx_flush(shim);
-	if (shim_links_set(shim, next) < 0)
-		goto keep;
+	if (!shim_links_keep(shim, next)) {
+		shim_rx_flush(shim); /* trains under way refer to links */
+		if (shim_links_set(shim, next) < 0)
+			goto keep;
+	}
 	shim_routes_set(&shim->routes, next);
 	told = next->encap != shim->conf->encap ||
 	       shim_config_has_segmented(next) !=

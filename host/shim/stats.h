@@ -46,6 +46,7 @@
 	X(ctrl_errors)                                                          \
 	X(front_sessions)	   /* connections of a front end */             \
 	X(front_errors)		   /* sessions ended by a malformed message */  \
+	X(front_memory_refused)	   /* memory there was no room for */           \
 	X(queues_broken)                                                        \
 	X(config_changes)	   /* generations of the vendor block */        \
 	X(agent_attaches)                                                       \

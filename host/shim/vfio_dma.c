@@ -13,6 +13,12 @@
  * agent's too, before it is unmapped, and go on behind it. A queue whose ring
  * was in it waits, in case the ring comes back with the next window.
  *
+ * There is room for GUEST_MEM_REGIONS_MAX windows, as many as the agent is told
+ * of in one message. QEMU uses 3 for a small machine, 4 with memory above 4 GB,
+ * one more for each further memory device, and up to 2 more while firmware
+ * runs. One too many is answered with ENOSPC and counted; QEMU prints that and
+ * goes on, so for us that memory is outside the guest.
+ *
  * Threat model: any numbers, any descriptor. guest_mem_add() checks them; both
  * tables are bounded.
  */
@@ -48,10 +54,17 @@ static bool occupied(const struct shim *shim, uint64_t gpa, uint64_t size)
 
 static int refuse(const struct shim *shim, const struct vfu_dma_map *m, int error)
 {
-	log_warn("vm %s: front end: memory at %#" PRIx64 ", %#" PRIx64 " bytes: %s%s",
-		 shim->conf->vm, m->address, m->size, strerror(error),
-		 error == ENOSPC ? " for one more region" : "");
+	log_warn("vm %s: front end: memory at %#" PRIx64 ", %#" PRIx64 " bytes: %s",
+		 shim->conf->vm, m->address, m->size, strerror(error));
 	return error;
+}
+
+static int too_many(struct shim *shim, const struct vfu_dma_map *m, unsigned int most)
+{
+	shim->stats.front_memory_refused++;
+	log_warn("vm %s: front end: no room for memory at %#" PRIx64 ", %#" PRIx64 " bytes: the most is %u regions; a ring or buffer there breaks its queue",
+		 shim->conf->vm, m->address, m->size, most);
+	return ENOSPC;
 }
 
 static int remember(struct shim *shim, const struct vfu_dma_map *m)
@@ -59,7 +72,7 @@ static int remember(struct shim *shim, const struct vfu_dma_map *m)
 	struct shim_vfio *v = &shim->vfio;
 
 	if (v->blind_count == SHIM_VFIO_BLIND_MAX)
-		return refuse(shim, m, ENOSPC);
+		return too_many(shim, m, SHIM_VFIO_BLIND_MAX);
 	v->blind[v->blind_count].gpa = m->address;
 	v->blind[v->blind_count].size = m->size;
 	v->blind_count++;
@@ -81,7 +94,7 @@ int shim_vfio_dma_map(struct shim *shim)
 	if (!shim->front.nfds || (m.flags & READ_WRITE) != READ_WRITE)
 		return remember(shim, &m);
 	if (shim->mem.count == GUEST_MEM_REGIONS_MAX)
-		return refuse(shim, &m, ENOSPC);
+		return too_many(shim, &m, GUEST_MEM_REGIONS_MAX);
 	shim_queues_pause(shim);
 	ret = guest_mem_add(&shim->mem, m.address, m.size, 0, m.offset,
 			    shim_front_take_fd(&shim->front, 0));

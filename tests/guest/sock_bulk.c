@@ -105,6 +105,42 @@ static void from_file(void)
 		check(read(pipes[0], back + got, (size_t)n) == n);
 	}
 	check(!memcmp(buf, back, 4000));
+	close(pipes[0]);
+	close(pipes[1]);
+	close(fd);
+}
+
+/*
+ * Much of it, in pieces that lie in the pipe while more comes into the buffers
+ * that they came in.
+ */
+static void through_pipe(void)
+{
+	static uint8_t buf[65536];
+	uint64_t count = 4u << 20, at = 0;
+	int pipes[2], fd = call(SOURCE);
+	unsigned int rnd = 5;
+	ssize_t n = 1;
+
+	/* room for many small pieces of a page each, as TCP gives them */
+	check(pipe(pipes) == 0 && fcntl(pipes[0], F_SETPIPE_SZ, 1 << 20) == 1 << 20);
+	write_all(fd, &count, sizeof(count));
+	while (n > 0) {
+		size_t inside = 0, want;
+
+		for (int i = 0; i < 4; i++) {
+			want = 1 + piece(&rnd) % 15000;
+			n = splice(fd, NULL, pipes[1], NULL, want, 0);
+			check(n >= 0 && (size_t)n <= want);
+			inside += (size_t)n;
+		}
+		check(!inside || read(pipes[0], buf, sizeof(buf)) == (ssize_t)inside);
+		check(matches(buf, inside, 7, at));
+		at += inside;
+	}
+	check(at == count);
+	close(pipes[0]);
+	close(pipes[1]);
 	close(fd);
 }
 
@@ -118,4 +154,5 @@ static void client(void)
 		both_ways();
 	one_way();
 	from_file();
+	through_pipe();
 }

@@ -15,6 +15,8 @@ KERNEL = re.compile(
 # Buffers that the host has kept. That is right where the device went away under the driver: the shim was killed. Then
 # virtio_uml also warns that it cannot tell its dead peer of the queues' end.
 LOST = re.compile(r"buffers did not come back|BYE was not answered|event queue is full|WARNING: .*virtio_uml\.c.* vu_del_vqs\+")
+# A test asked for a panic: what the kernel says from here to its next start is the answer.
+ASKED_PANIC = re.compile(r"sysrq: Trigger a crash")
 BOOT = re.compile(r"\bLinux version \d")
 DAEMON = re.compile(
     r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer|runtime error:|Assertion .* failed|"
@@ -29,12 +31,16 @@ def bad_lines(name, lines):
         pattern = LAB if name == "lab.log" else DAEMON
         yield from filter(pattern.search, lines)
         return
-    device_lost = False
+    device_lost = panics = False
     for line in lines:
         if line.startswith(common.SHIM_ENDED):
             device_lost = True
         elif BOOT.search(line):
-            device_lost = False
+            device_lost = panics = False
+        elif ASKED_PANIC.search(line):
+            panics = True
+        if panics:
+            continue
         if LOST.search(line):
             if not device_lost:
                 yield line

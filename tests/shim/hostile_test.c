@@ -399,6 +399,33 @@ static void bad_datagrams(void)
 	close(stranger);
 }
 
+/*
+ * A reload between the parts of a train: true if it becomes a frame. A shim that
+ * is kept waiting drops the train for its age; then once more.
+ */
+static bool across_reload(int peer, uint8_t part[3][3000], const uint32_t n[3])
+{
+	long long trains, late;
+	int i;
+
+	for (i = 0; i < 20; i++) {
+		trains = vm_stat(&a, "rx_trains");
+		late = vm_stat(&a, "rx_drop_timeout");
+		send(peer, part[0], n[0], 0);
+		send(peer, part[2], n[2], 0);
+		kill(a.pid, SIGHUP); /* is taken before the signal of vm_stat() */
+		if (vm_stat(&a, "rx_trains") != trains)
+			return false;
+		send(peer, part[1], n[1], 0);
+		wait_until(vm_stat(&a, "rx_trains") > trains ||
+			   vm_stat(&a, "rx_drop_timeout") > late);
+		if (vm_stat(&a, "rx_trains") > trains)
+			return true;
+		usleep(300000); /* until nothing is left of it */
+	}
+	return false;
+}
+
 /* Parts out of order, twice, interleaved, and one that never comes. */
 static void reassembly(void)
 {
@@ -466,6 +493,9 @@ static void reassembly(void)
 			   !memcmp(got.data, frame, len),
 		   "which is completed after it");
 	}
+	ok(across_reload(peer, part, n), "a reload with the same links loses no part of a train");
+	ok(vm_receive(&a, &got) && got.len == len && !memcmp(got.data, frame, len),
+	   "and the frame is right");
 	close(peer);
 }
 

@@ -427,7 +427,8 @@ static void memory(void)
 	for (n = 0; vf_map(a.sock, n * 8192, 4096, 0, small) == 0; n++)
 		;
 	is_int(n, GUEST_MEM_REGIONS_MAX - 1, "as many regions as there is room for");
-	ok(log_has(&a, "for one more region"), "and a line in the log");
+	ok(log_has(&a, "the most is 8 regions"), "and a line in the log");
+	is_int(vm_stat(&a, "front_memory_refused"), 1, "and a count");
 	for (i = 0; i < n; i++)
 		if (vf_unmap(a.sock, i * 8192, 4096, 0) != 0)
 			break;

@@ -1,0 +1,278 @@
+# shellcheck shell=bash disable=SC2016 # what stands in single quotes is expanded in the guest
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the tests of stock virtual machines (tests/vm/stock, stock-vfio) share: results, a lab, data that is compared, and what
+# any configuration with virtio_net, and with vnet_pv, has to do. The caller sets $config, which stands before each name.
+here=$(cd "$(dirname "$0")" && pwd)
+lab=$here/../lab
+work=$(mktemp -d)
+count=0 failed=0
+limit=60
+head -c 4M /dev/urandom >"$work/data"
+
+result() { # STATUS NAME [OUTPUT]
+	count=$((count + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $count - $config: $2"
+	else
+		failed=$((failed + 1))
+		echo "not ok $count - $config: $2"
+		[ -n "${3-}" ] && printf '# %s\n' "${3//$'\n'/$'\n'# }"
+	fi
+}
+
+up=''
+finish() {
+	trap - EXIT INT TERM
+	[ -z "$up" ] || "$lab" down >/dev/null 2>&1
+	rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+in_guest() { # GUEST COMMAND...
+	local guest=$1
+	shift
+	timeout $limit "$lab" exec --no-stdin "$guest" -- "$@" 2>&1
+}
+
+offloaded() { # GUEST COMMAND...
+	local guest=$1
+	shift
+	timeout $limit "$lab" exec --no-stdin --offload "$guest" -- "$@" 2>&1
+}
+
+run() { # NAME COMMAND...
+	local name=$1 out status
+	shift
+	out=$("$@")
+	status=$?
+	result $status "$name" "status $status: $out"
+}
+
+until_guest() { # SECONDS GUEST SHELL-CONDITION
+	in_guest "$2" timeout "$1" sh -c "until $3; do sleep 0.1; done" >/dev/null
+}
+
+counter() { # GUEST NAME
+	in_guest "$1" awk -v c="$2" '$1 == c { print $2 }' /proc/net/vnet_stat
+}
+
+start() { # LAB-OPTIONS...: false if the lab did not come up
+	local out status
+	out=$("$lab" up --kind stock "$@" 2>&1)
+	status=$?
+	result $status "up" "$out"
+	[ $status = 0 ] || return 1
+	up=yes
+	"$lab" cp "$work/data" g1:/tmp/data
+}
+
+stop() {
+	local out
+	out=$("$lab" down 2>&1)
+	result $? "the guests' kernels and the daemons report no fault" "$out"
+	up=''
+}
+
+# stream MODE MB: that much data from g1 to g2; MODE is in_guest or offloaded. The receiver is there first.
+stream() {
+	local mode=$1 n=$(($2 / 4)) i want got receiver
+	want=$(for ((i = 0; i < n; i++)); do cat "$work/data"; done | md5sum)
+	$mode g2 sh -c 'socat -u TCP4-LISTEN:5000,reuseaddr - | md5sum' >"$work/got" &
+	receiver=$!
+	until_guest 20 g2 'grep -q ":1388 00000000:0000 0A" /proc/net/tcp'
+	$mode g1 sh -c "for i in \$(seq $n); do cat /tmp/data; done | socat -u - TCP4:192.168.77.2:5000" || return 1
+	wait $receiver
+	got=$(cat "$work/got")
+	echo "sent $want, received $got"
+	[ "$got" = "$want" ]
+}
+
+# stream_while NAME COMMAND...: the command runs while data is under way.
+stream_while() {
+	local name=$1 transfer status
+	shift
+	stream in_guest 60 >"$work/stream" &
+	transfer=$!
+	until_guest 30 g1 'grep -q ":1388 01 " /proc/net/tcp'
+	"$@"
+	kill -0 $transfer 2>/dev/null
+	result $? "$name while data is under way"
+	wait $transfer
+	status=$?
+	result $status "$name: all 60 MB arrive intact" "$(cat "$work/stream")"
+}
+
+kill_shim() {
+	"$lab" kill shim g1
+	sleep 0.5
+	"$lab" restart shim g1
+}
+
+sessions() { "$lab" logs shim-g1 | grep -c "front end has come"; }
+
+# What is common to all stock drivers.
+traffic() {
+	run "the guest has its stock driver" in_guest g1 sh -c 'ethtool -i vnet0 | grep "^driver: virtio_net$"'
+	run "ping" in_guest g1 ping -c 5 -i 0.2 -W 5 g2
+	run "ping, IPv6" in_guest g1 ping -c 3 -i 0.2 -W 5 g2-6
+	run "data g1 to g2 intact" stream in_guest 16
+	in_guest g2 iperf3 -s -D >/dev/null
+	run "iperf3" in_guest g1 iperf3 -c g2 -t 2
+	run "iperf3, the other way" in_guest g1 iperf3 -c g2 -t 2 -R
+}
+
+# The shim's count of buffers taken from queue $1 of g1.
+chains() {
+	"$lab" kill shim g1 --signal USR1
+	sleep 0.3
+	"$lab" logs shim-g1 | grep '"queues"' | tail -n 1 | grep -oE "\"queue\":$1,[^}]*\"chains\":[0-9]+" | grep -oE '[0-9]+$'
+}
+
+used() { # QUEUE...
+	local q n
+	for q in "$@"; do
+		n=$(chains "$q")
+		echo "queue $q: $n"
+		[ "${n:-0}" -gt 20 ] || return 1
+	done
+}
+
+multiqueue() {
+	run "two queue pairs are in use" in_guest g1 sh -c 'ethtool -l vnet0 | awk "/^Combined/ { n = \$2 } END { exit n != 2 }"'
+	# What comes by one link comes by one queue: two peers are two queues.
+	in_guest g3 iperf3 -s -D >/dev/null
+	run "4 streams to g2" in_guest g1 iperf3 -c g2 -t 2 -P 4
+	run "4 streams to g3" in_guest g1 iperf3 -c g3 -t 2 -P 4
+	run "4 streams from g3" in_guest g1 iperf3 -c g3 -t 2 -P 4 -R
+	run "frames went out by both" used 1 3
+	run "and came in by both" used 0 2
+	in_guest g1 ethtool -L vnet0 combined 1
+	run "with one pair again, traffic goes on" in_guest g1 iperf3 -c g3 -t 1 -R
+	in_guest g1 ethtool -L vnet0 combined 2
+	run "and with two" in_guest g1 iperf3 -c g3 -t 1 -R
+}
+
+offload() {
+	local before
+	run "the guest has vnet_pv" in_guest g1 sh -c 'ethtool -i vnet0 | grep "^driver: vnet_pv$"'
+	until_guest 20 g1 'dmesg | grep -q "vtoe: up"' && until_guest 20 g2 'dmesg | grep -q "vtoe: up"'
+	result $? "both guests have said hello to their agents" "$(in_guest g1 dmesg | tail -n 5)"
+	run "ping" in_guest g1 ping -c 5 -i 0.2 -W 5 g2
+	run "ping, IPv6" in_guest g1 ping -c 3 -i 0.2 -W 5 g2-6
+	run "plain TCP: data intact" stream in_guest 16
+	[ "$(counter g1 offloaded_active)" = 0 ]
+	result $? "which was not offloaded" "$(in_guest g1 cat /proc/net/vnet_stat)"
+	before=$(counter g1 tx_bytes)
+	run "offload: data intact" stream offloaded 16
+	[ "$(counter g1 offloaded_active)" = 1 ] && [ "$(counter g2 offloaded_passive)" = 1 ] &&
+		[ $(($(counter g1 tx_bytes) - before)) -ge $((16 << 20)) ]
+	result $? "/proc/net/vnet_stat: one connection, 16 MB" "$(in_guest g1 cat /proc/net/vnet_stat)"
+}
+
+agents_and_guests_end() {
+	offloaded g2 iperf3 -s -D >/dev/null
+	run "offload: iperf3" offloaded g1 iperf3 -c g2 -t 2
+	run "offload: iperf3, the other way" offloaded g1 iperf3 -c g2 -t 2 -R
+	[ "$(counter g1 offloaded_active)" = 5 ]
+	result $? "both connections of each were offloaded" "$(in_guest g1 cat /proc/net/vnet_sock /proc/net/vnet_stat)"
+	"$lab" kill agent h2
+	until_guest 20 g2 '[ "$(cat /sys/class/net/vnet0/vnet/vtoe_state)" != up ]'
+	result $? "the agent dies: its guest is told" "$(in_guest g2 dmesg | tail -n 3)"
+	"$lab" restart agent h2 && until_guest 20 g2 '[ "$(dmesg | grep -c "vtoe: up")" -ge 2 ]'
+	result $? "and is told of the next one" "$(in_guest g2 dmesg | tail -n 3)"
+	"$lab" restart guest g2 && until_guest 20 g2 'dmesg | grep -q "vtoe: up"'
+	result $? "a guest starts again"
+	run "offload to it: data intact" stream offloaded 8
+}
+
+# ---- programs of their own, over the offload ----
+
+# The programs of tests/guest between g1 and g2, each offloaded. tests/vm/vtoe-sock runs them in every way that there is;
+# left out here, where a processor is emulated: in one guest and over IPv6 (but for some), and over TCP those that have
+# nothing to do with the kernel's version; and `many`, which opens connections until something runs out.
+socket_programs() {
+	local t server
+	"$lab" exec --no-stdin g2 -- /build/tests/guest/sock_connect server >/dev/null 2>&1 &
+	server=$!
+	until_guest 20 g2 'grep -q "^LISTEN.*:7000 " /proc/net/vnet_sock'
+	result $? "a server of the family's"
+	# Who does not exist is known sooner than in 3 seconds.
+	in_guest g1 sh -c 'for f in /proc/sys/net/ipv[46]/neigh/vnet0/retrans_time_ms; do echo 200 >$f; done'
+	for t in connect accept epoll shutdown close signal messages flags bind rights bulk fork options fallback; do
+		run "sock_$t" in_guest g1 env BULK_MB=8 "/build/tests/guest/sock_$t" client 192.168.77.2
+	done
+	for t in connect bulk; do
+		run "sock_$t, IPv6" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t" client fd00:77::2
+		run "sock_$t, in one guest" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t"
+	done
+	# What a kernel keeps from us about sockets that run over TCP differs between the two.
+	for t in epoll close messages options bulk; do
+		run "sock_$t, over TCP" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t" -t
+	done
+	kill $server
+	wait $server 2>/dev/null
+}
+
+listens() { # GUEST PORT
+	in_guest "$1" timeout 30 bash -c "until [ -n \"\$(ss -Hltn 'sport = :$2')\" ]; do sleep 0.1; done" >/dev/null
+}
+
+gone() { # GUEST PROGRAM: ended, and away
+	in_guest "$1" timeout 30 bash -c "pkill -x '$2'; while pgrep -x '$2' >/dev/null; do sleep 0.1; done"
+}
+
+# app NAME COMMAND...: it does its job, and its connections were offloaded.
+app() {
+	local name=$1 before out status
+	shift
+	before=$(($(counter g1 offloaded_active) + $(counter g2 offloaded_active)))
+	out=$("$@" 2>&1)
+	status=$?
+	result $status "$name" "status $status: $out"
+	[ $(($(counter g1 offloaded_active) + $(counter g2 offloaded_active))) -gt "$before" ]
+	result $? "$name: offloaded" "$(in_guest g1 cat /proc/net/vnet_stat)"
+}
+
+pingpong() {
+	offloaded g1 mpirun -np 2 --host g1,g2 --mca btl tcp,self --mca btl_tcp_if_include vnet0 --mca oob_tcp_if_include vnet0 \
+		--mca orte_launch_agent '/vnet/vnet-run orted' /build/tests/mpi/pingpong 0.2 | tee "$work/mpi" &&
+		[ "$(grep -c '"bench":"mpi-pingpong"' "$work/mpi")" -ge 2 ]
+}
+
+redis() {
+	offloaded g2 redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --save '' --daemonize yes --dir /tmp && listens g2 6379 &&
+		[ "$(offloaded g1 redis-cli -h 192.168.77.2 set key "x$$")" = OK ] &&
+		[ "$(offloaded g1 redis-cli -h 192.168.77.2 get key)" = "x$$" ] &&
+		offloaded g1 redis-benchmark -h 192.168.77.2 -n 200 -c 5 -q -t set,get && gone g2 redis-server
+}
+
+nginx() {
+	"$lab" cp "$work/data" g2:/tmp/data &&
+		offloaded g2 bash -c 'cat >/tmp/nginx.conf <<-END
+			worker_processes 1;
+			error_log /tmp/nginx.log;
+			pid /tmp/nginx.pid;
+			events { worker_connections 64; }
+			http { sendfile on; tcp_nopush on; access_log off; server { listen 8080; root /tmp; } }
+		END
+		nginx -c /tmp/nginx.conf' && listens g2 8080 &&
+		offloaded g1 curl -sSf --parallel --parallel-immediate -o '/tmp/got#1' 'http://192.168.77.2:8080/data?[1-3]' &&
+		in_guest g1 sh -c 'for i in 1 2 3; do cmp /tmp/data /tmp/got$i || exit 1; done' && gone g2 nginx
+}
+
+# A few of tests/vm/apps, once each.
+apps() {
+	local g
+	for g in g1 g2; do
+		# It starts what mpirun wants on the other guest, and is to be offloaded itself.
+		gone $g sshd && offloaded $g sh -c '/usr/sbin/sshd; exit' && listens $g 22
+	done
+	app "Open MPI ping-pong" pingpong
+	app "redis" redis
+	app "nginx with curl" nginx
+	for g in g1 g2; do
+		gone $g sshd && in_guest $g sh -c '/usr/sbin/sshd; exit'
+	done
+}
