@@ -49,7 +49,7 @@ static bool for_us(struct shim *shim, const uint8_t *eth)
 	 * QEMU keeps the control queue of its own virtio-net to itself. */
 	const bool all =
 		shim->dev.promisc ||
-		shim->queue[2 * shim->conf->pairs].state != SHIM_QUEUE_LOCAL;
+		shim_queue_ctrl(shim)->state != SHIM_QUEUE_LOCAL;
 
 	if (!memcmp(eth + VNET_MAC_LEN, mac, VNET_MAC_LEN)) {
 		shim->stats.rx_drop_source++;
