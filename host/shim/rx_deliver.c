@@ -55,7 +55,9 @@ static bool for_us(struct shim *shim, const uint8_t *eth)
 		shim->stats.rx_drop_source++;
 		return false;
 	}
-	if (!all && !(eth[0] & 1) && memcmp(eth, mac, VNET_MAC_LEN)) {
+	/* nobody on a link may speak for this shim */
+	if (shim_hello_is_message(eth) ||
+	    (!all && !(eth[0] & 1) && memcmp(eth, mac, VNET_MAC_LEN))) {
 		shim->stats.rx_drop_not_ours++;
 		return false;
 	}

@@ -556,6 +556,7 @@ static void goodbye(struct vnet_vendor_block *block)
 {
 	const struct message m = make(VNET_HELLO_GOODBYE, 0);
 	pid_t pid = giving_back();
+	struct message news;
 
 	ok(say(&m, sizeof(m)) && ended_well(pid),
 	   "GOODBYE while the agent serves: it gives the queues back first");
@@ -564,8 +565,25 @@ static void goodbye(struct vnet_vendor_block *block)
 	ok(vm_stat(&a, "hello_goodbyes") == 1 && vm_stat(&a, "vtoe_state") ==
 		   VNET_VTOE_DOWN, "the offload is down");
 	ok(say_hello(20) && heard_answer(20, block) && attach() &&
-		   wait_until(vm_stat(&a, "vtoe_state") == VNET_VTOE_UP),
+		   hear(&news, VNET_HELLO_CHANGE) &&
+		   news.hello.block.vtoe_state == VNET_VTOE_UP,
 	   "HELLO again, and an agent again");
+}
+
+/* What a peer says in the shim's name does not arrive. */
+static void from_a_link(void)
+{
+	const struct message m = make(VNET_HELLO_ASK, 0);
+	const long long before = vm_stat(&a, "rx_drop_not_ours");
+	uint8_t frame[sizeof(m)], out[sizeof(m) + 64];
+	const uint32_t len = sizeof(m) - sizeof(m.virtio);
+
+	memcpy(frame, m.dst, len);
+	memcpy(frame + 6, b.mac, 6);
+	vm_send(&b, out, make_train(out, &b_block, frame, len), 4096);
+	ok(wait_until(vm_stat(&a, "rx_drop_not_ours") == before + 1) &&
+		   !ring_driver_get_used(&a.q[0], &(uint32_t){ 0 }),
+	   "a message from a link is dropped");
 }
 
 /* A driver that begins anew, without goodbye. */
@@ -705,6 +723,7 @@ int main(void)
 	stop_and_continue(&block);
 	flood(&block);
 	goodbye(&block);
+	from_a_link();
 	reset();
 	asked();
 	not_in_band();
