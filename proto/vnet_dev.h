@@ -11,7 +11,9 @@
  *    vnet_pci_vendor_cap. It is read in pieces: read the generation before and
  *    after, and again if they differ. A PCI device that has this capability
  *    may have the block in its config space as well; vnet_pv reads the
- *    capability then.
+ *    capability then;
+ *  - messages in its queues, where the device is another's (vnet_hello.h, which
+ *    also has other queue numbers).
  * The device announces VNET_F_PARAVIRT_BIT; a driver that accepts it puts a
  * struct vnet_train_hdr (vnet_train.h) instead of a virtio_net_hdr in front of
  * every buffer. One that does not is a stock virtio_net driver, and the host
@@ -75,7 +77,7 @@ struct vnet_vendor_block {
 	__u8 train_form;	 /* VNET_TRAIN_* the guest should build, vnet_train.h */
 	__u8 vtoe_state;	 /* VNET_VTOE_* */
 	__u8 reserved0;
-	__le16 vtoe_first_queue; /* queue number of CR; 0 if VNET_VTOE_ABSENT */
+	__le16 vtoe_first_queue; /* F, see above; 0 if VNET_VTOE_ABSENT */
 	__le16 vtoe_swq_count;	 /* 1 in version 1 */
 	__le16 vtoe_rwq_count;	 /* VNET_RWQ_CLASSES in version 1 */
 	__le16 reserved1;
@@ -113,8 +115,8 @@ VNET_ASSERT_OFFSET(vnet_pci_vendor_cap, block, 8);
 /*
  * Record of a split virtqueue that outlives the process that serves it: one
  * per VTOE queue, in a memfd that the shim makes and the agent maps (and the
- * shim keeps one for its own queues). Offsets in the memfd are
- * VNET_INFLIGHT_STRIDE * (queue number - vtoe_first_queue).
+ * shim keeps one for its own queues). Their order in the memfd is that of the
+ * queues: CR, EQ, SWQ, RWQ small, RWQ large; each takes VNET_INFLIGHT_STRIDE.
  *
  * The server sets taken[head] and only then advances last_avail; it writes
  * used elements, advances used->idx, clears taken[] of those heads and only

@@ -18,6 +18,7 @@
 
 #include "vnet_types.h"
 
+/* Never 0: that is how a message of vnet_hello.h begins. */
 #define VNET_TRAIN_VERSION 1
 
 /* Forms. */

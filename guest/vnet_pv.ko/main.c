@@ -3,14 +3,14 @@
  * vnet_pv: driver of the paravirtual network device.
  *
  * A virtio network device that offers VNET_F_PARAVIRT_BIT and has a vendor
- * block lets its driver build and strip the overlay's encapsulation, so that
- * the host only moves bytes between guest memory and sockets. This module is
- * that driver. It also owns the queues of the virtual TCP offload engine,
- * which it shows to vtoe_sock on the auxiliary bus.
+ * block, or behind which a shim answers in band (hello.c), lets its driver build
+ * and strip the overlay's encapsulation, so that the host only moves bytes between
+ * guest memory and sockets. This module is that driver. It also owns the queues of
+ * the virtual TCP offload engine, which it shows to vtoe_sock on the auxiliary bus.
  *
- * Start-up and shut-down are here; a packet's way is in tx.c and rx.c, the
- * header formats are in encap.c, the vendor block in
- * vendor.c and vendor_pci.c.
+ * Start-up and shut-down are here, what happens between two lives of the device
+ * in restart.c; a packet's way is in tx.c and rx.c, the header formats are in
+ * encap.c, the vendor block in vendor.c, vendor_pci.c and hello.c.
  */
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
@@ -28,13 +28,13 @@
 
 /* ---- network device ---- */
 
-static int vnpv_open(struct net_device *netdev)
+int vnpv_open(struct net_device *netdev)
 {
 	struct vnpv_dev *vd = netdev_priv(netdev);
 	u16 i;
 
 	for (i = 0; i < vd->pairs; i++) {
-		if (i < vd->active_pairs && !vnpv_rx_fill(&vd->rq[i], GFP_KERNEL))
+		if (i < vnpv_rx_pairs(vd) && !vnpv_rx_fill(&vd->rq[i], GFP_KERNEL))
 			schedule_delayed_work(&vd->rq[i].refill, 0);
 		vnpv_napi_enable(&vd->rq[i].napi, vd->rq[i].vq);
 		vnpv_napi_enable(&vd->sq[i].napi, vd->sq[i].vq);
@@ -43,11 +43,13 @@ static int vnpv_open(struct net_device *netdev)
 	return 0;
 }
 
-static int vnpv_stop(struct net_device *netdev)
+int vnpv_stop(struct net_device *netdev)
 {
 	struct vnpv_dev *vd = netdev_priv(netdev);
 	u16 i;
 
+	if (vd->halted) /* it was done then */
+		return 0;
 	/* Posted buffers stay; the device fills them and stops. */
 	netif_tx_disable(netdev);
 	for (i = 0; i < vd->pairs; i++) {
@@ -121,16 +123,17 @@ int vnpv_set_pairs(struct vnpv_dev *vd, u16 pairs)
 	u16 i;
 
 	if (virtio_has_feature(vd->vdev, VIRTIO_NET_F_MQ)) {
-		err = vnpv_ctrl_set_pairs(vd, pairs);
+		err = vnpv_ctrl_set_pairs(vd, vnpv_in_band(vd) ?
+						      vnpv_all_pairs(vd) : pairs);
 		if (err)
 			return err;
 	}
 	vd->active_pairs = pairs;
-	if (netif_running(vd->netdev))
+	if (netif_running(vd->netdev) && !vd->halted)
 		for (i = 0; i < pairs; i++)
 			schedule_delayed_work(&vd->rq[i].refill, 0);
 	netif_set_real_num_tx_queues(vd->netdev, pairs);
-	netif_set_real_num_rx_queues(vd->netdev, pairs);
+	netif_set_real_num_rx_queues(vd->netdev, vnpv_rx_pairs(vd));
 	return 0;
 }
 
@@ -157,9 +160,12 @@ static int set_mtu(struct vnpv_dev *vd)
 
 	netdev->min_mtu = VNET_MTU_MIN;
 	netdev->max_mtu = VNET_MTU_MAX;
-	if (!virtio_has_feature(vd->vdev, VIRTIO_NET_F_MTU))
+	if (vnpv_in_band(vd))
+		mtu = vd->hello.mtu;
+	else if (virtio_has_feature(vd->vdev, VIRTIO_NET_F_MTU))
+		virtio_cread(vd->vdev, struct virtio_net_config, mtu, &mtu);
+	else
 		return 0;
-	virtio_cread(vd->vdev, struct virtio_net_config, mtu, &mtu);
 	if (mtu < VNET_MTU_MIN) {
 		dev_err(&vd->vdev->dev, "the device has an MTU of %u, at least %u is needed\n",
 			mtu, VNET_MTU_MIN);
@@ -209,11 +215,26 @@ static int count_queues(struct vnpv_dev *vd, const struct vnpv_block *block)
 	return 0;
 }
 
+/* Of another's make, but with queues enough: is there a shim behind it? */
+static bool may_be_in_band(struct virtio_device *vdev)
+{
+	u16 pairs = 0;
+
+	if (virtio_has_feature(vdev, VIRTIO_F_VERSION_1) &&
+	    virtio_has_feature(vdev, VIRTIO_NET_F_CTRL_VQ) &&
+	    virtio_has_feature(vdev, VIRTIO_NET_F_MQ))
+		virtio_cread(vdev, struct virtio_net_config,
+			     max_virtqueue_pairs, &pairs);
+	return pairs > VNET_HELLO_RESERVED_PAIRS;
+}
+
 static int vnpv_validate(struct virtio_device *vdev)
 {
 	if (!virtio_has_feature(vdev, VNET_F_PARAVIRT_BIT)) {
+		if (may_be_in_band(vdev))
+			return 0;
 		dev_info(&vdev->dev,
-			 "an ordinary virtio network device (no feature bit %d): left to virtio_net\n",
+			 "an ordinary virtio network device (no feature bit %d, no queues reserved): left to virtio_net\n",
 			 VNET_F_PARAVIRT_BIT);
 		return -ENODEV;
 	}
@@ -226,7 +247,8 @@ static int vnpv_validate(struct virtio_device *vdev)
 	return 0;
 }
 
-static struct vnpv_dev *dev_create(struct virtio_device *vdev, u16 pairs)
+static struct vnpv_dev *dev_create(struct virtio_device *vdev, u16 pairs,
+				   const struct vnpv_carrier *carrier)
 {
 	struct net_device *netdev;
 	struct vnpv_dev *vd;
@@ -240,10 +262,12 @@ static struct vnpv_dev *dev_create(struct virtio_device *vdev, u16 pairs)
 	vd->netdev = netdev;
 	vd->vdev = vdev;
 	vd->pairs = pairs;
+	vd->carrier = carrier;
 	vd->ctrl = kzalloc(sizeof(*vd->ctrl), GFP_KERNEL);
 	vd->sq = kvcalloc(pairs, sizeof(*vd->sq), GFP_KERNEL);
 	vd->rq = kvcalloc(pairs, sizeof(*vd->rq), GFP_KERNEL);
-	if (!vd->ctrl || !vd->sq || !vd->rq) {
+	if (vnpv_hello_init(vd) || !vd->ctrl || !vd->sq || !vd->rq) {
+		vnpv_hello_exit(vd);
 		kvfree(vd->rq);
 		kvfree(vd->sq);
 		kfree(vd->ctrl);
@@ -280,6 +304,7 @@ static void dev_destroy(struct vnpv_dev *vd)
 	synchronize_net(); /* before the memory of the NAPI instances goes */
 	vnpv_vendor_forget(vd);
 	vd->vdev->priv = NULL;
+	vnpv_hello_exit(vd);
 	kvfree(vd->rq);
 	kvfree(vd->sq);
 	kfree(vd->ctrl);
@@ -293,11 +318,13 @@ static int dev_start(struct vnpv_dev *vd)
 
 	rtnl_lock();
 	netif_set_real_num_tx_queues(vd->netdev, vd->active_pairs);
-	netif_set_real_num_rx_queues(vd->netdev, vd->active_pairs);
+	netif_set_real_num_rx_queues(vd->netdev, vnpv_rx_pairs(vd));
 	netif_carrier_off(vd->netdev);
 	err = register_netdevice(vd->netdev);
 	if (!err) {
-		virtio_device_ready(vd->vdev);
+		/* Who had to say hello did it before. */
+		if (!vnpv_in_band(vd))
+			virtio_device_ready(vd->vdev);
 		err = vnpv_set_pairs(vd, vd->active_pairs);
 		if (err) {
 			dev_err(&vd->vdev->dev,
@@ -310,17 +337,52 @@ static int dev_start(struct vnpv_dev *vd)
 	return err;
 }
 
+/* The block of a device that shows it: what must be known before the queues. */
+static int block_first(struct vnpv_dev *vd, const struct vnpv_block *block)
+{
+	int err;
+
+	err = count_queues(vd, block);
+	if (!err)
+		err = set_mtu(vd);
+	return err ?: vnpv_vendor_apply(vd, block);
+}
+
+/* The block of a device that must be asked, once it has queues. */
+static int block_later(struct vnpv_dev *vd, struct vnpv_block *block)
+{
+	const char *why = "";
+	int err;
+
+	virtio_device_ready(vd->vdev);
+	err = vnpv_hello(vd, &why);
+	if (err) {
+		dev_info(&vd->vdev->dev,
+			 "a virtio network device without vendor block, and none in band: %s; left to virtio_net\n",
+			 why);
+		return err == -ENOMEM ? err : -ENODEV;
+	}
+	rcu_read_lock();
+	*block = rcu_dereference(vd->conf)->block;
+	rcu_read_unlock();
+	return set_mtu(vd);
+}
+
 static int vnpv_probe(struct virtio_device *vdev)
 {
-	const struct vnpv_carrier *carrier = vnpv_vendor_carrier(vdev);
+	const struct vnpv_carrier *carrier = &vnpv_carrier_in_band;
+	bool shown = virtio_has_feature(vdev, VNET_F_PARAVIRT_BIT);
 	const char *why = "it has no vendor block";
 	struct vnpv_block block;
 	struct vnpv_dev *vd;
 	u16 pairs = 1;
-	int err = -ENODEV;
+	int err = 0;
 
-	if (carrier)
-		err = vnpv_vendor_read(carrier, vdev, &block, &why);
+	if (shown) {
+		carrier = vnpv_vendor_carrier(vdev);
+		err = carrier ? vnpv_vendor_read(carrier, vdev, &block, &why) :
+				-ENODEV;
+	}
 	if (err) {
 		dev_err(&vdev->dev,
 			"a VNET device this driver cannot serve: %s; update vnet_pv or the host's vnet-shim, or bind virtio_net\n",
@@ -334,26 +396,24 @@ static int vnpv_probe(struct virtio_device *vdev)
 		dev_err(&vdev->dev, "%u queue pairs are not supported\n", pairs);
 		return -EINVAL;
 	}
+	if (!shown)
+		pairs -= VNET_HELLO_RESERVED_PAIRS; /* see vnpv_validate() */
 
-	vd = dev_create(vdev, pairs);
+	vd = dev_create(vdev, pairs, carrier);
 	if (!vd)
 		return -ENOMEM;
-	vd->carrier = carrier;
 	vd->active_pairs = min_t(u16, pairs, num_online_cpus());
-	err = count_queues(vd, &block);
-	if (err)
-		goto err_dev;
 	set_features(vd->netdev);
 	set_mac(vd);
-	err = set_mtu(vd);
-	if (err)
-		goto err_dev;
-	err = vnpv_vendor_apply(vd, &block);
+	err = shown ? block_first(vd, &block) : 0;
 	if (err)
 		goto err_dev;
 	err = vnpv_queues_create(vd);
 	if (err)
 		goto err_dev;
+	err = shown ? 0 : block_later(vd, &block);
+	if (err)
+		goto err_queues;
 	vnpv_tx_limits(vd, &block);
 	err = dev_start(vd);
 	if (err)
@@ -375,14 +435,23 @@ err_dev:
 	return err;
 }
 
+void vnpv_stop_config_work(struct vnpv_dev *vd)
+{
+	WRITE_ONCE(vd->leaving, true);
+	cancel_work_sync(&vd->config_work);
+	cancel_delayed_work_sync(&vd->hello.again);
+}
+
 static void vnpv_remove(struct virtio_device *vdev)
 {
 	struct vnpv_dev *vd = vdev->priv;
 
-	/* The core lets no configuration change through any more. */
-	cancel_work_sync(&vd->config_work);
+	vnpv_stop_config_work(vd);
 	vnpv_vtoe_withdraw(vd);
 	unregister_netdev(vd->netdev);
+	/* The last poll may have scheduled it, to do nothing. */
+	cancel_work_sync(&vd->config_work);
+	vnpv_goodbye(vd);
 	vnpv_queues_destroy(vd);
 	dev_destroy(vd);
 }
@@ -393,48 +462,6 @@ static void vnpv_config_changed(struct virtio_device *vdev)
 
 	schedule_work(&vd->config_work);
 }
-
-#ifdef CONFIG_PM_SLEEP
-static int vnpv_freeze(struct virtio_device *vdev)
-{
-	struct vnpv_dev *vd = vdev->priv;
-
-	cancel_work_sync(&vd->config_work);
-	vnpv_vtoe_withdraw(vd);
-	rtnl_lock();
-	netif_device_detach(vd->netdev);
-	if (netif_running(vd->netdev))
-		vnpv_stop(vd->netdev);
-	rtnl_unlock();
-	vnpv_queues_destroy(vd);
-	return 0;
-}
-
-static int vnpv_restore(struct virtio_device *vdev)
-{
-	struct vnpv_dev *vd = vdev->priv;
-	int err;
-
-	err = vnpv_queues_create(vd);
-	if (err)
-		return err;
-	virtio_device_ready(vdev);
-	rtnl_lock();
-	err = vnpv_set_pairs(vd, vd->active_pairs);
-	if (!err && netif_running(vd->netdev))
-		err = vnpv_open(vd->netdev);
-	if (!err)
-		netif_device_attach(vd->netdev);
-	rtnl_unlock();
-	if (err) {
-		vnpv_queues_destroy(vd);
-		return err;
-	}
-	vnpv_vtoe_publish(vd);
-	schedule_work(&vd->config_work);
-	return 0;
-}
-#endif
 
 static const struct virtio_device_id vnpv_ids[] = {
 	{ VIRTIO_ID_NET, VIRTIO_DEV_ANY_ID },

@@ -163,8 +163,27 @@ static const char *const vtoe_names[VNPV_VTOE_QUEUES] = {
 	"vtoe-cr", "vtoe-eq", "vtoe-swq", "vtoe-rwq-small", "vtoe-rwq-large",
 };
 
+/* Behind the pairs for frames, where the block comes in band. */
+static const char *const reserved_names[] = {
+	[VNET_HELLO_EQ] = "vtoe-eq",
+	[VNET_HELLO_CR] = "vtoe-cr",
+	[VNET_HELLO_RWQ_SMALL] = "vtoe-rwq-small",
+	[VNET_HELLO_SWQ] = "vtoe-swq",
+	[VNET_HELLO_RWQ_LARGE] = "vtoe-rwq-large",
+	[VNET_HELLO_UNUSED] = "unused",
+};
+
+static_assert(ARRAY_SIZE(reserved_names) == 2 * VNET_HELLO_RESERVED_PAIRS);
+
+static u32 control_queue(const struct vnpv_dev *vd)
+{
+	return 2 * vnpv_all_pairs(vd);
+}
+
 static u32 queue_count(const struct vnpv_dev *vd)
 {
+	if (vnpv_in_band(vd))
+		return control_queue(vd) + 1;
 	return vd->vtoe_queue ? vd->vtoe_queue + VNPV_VTOE_QUEUES :
 				2 * vd->pairs + 1;
 }
@@ -182,8 +201,12 @@ static void describe(struct vnpv_dev *vd, struct virtqueue_info *info, u32 n)
 		info[2 * i + 1].name = vd->sq[i].name;
 		info[2 * i + 1].callback = tx_event;
 	}
-	info[2 * vd->pairs].name = "control";
-	for (i = 2 * vd->pairs + 1; i < n; i++) {
+	for (i = 2 * vd->pairs; i < control_queue(vd); i++) {
+		info[i].name = reserved_names[i - 2 * vd->pairs];
+		info[i].callback = vnpv_vtoe_event;
+	}
+	info[control_queue(vd)].name = "control";
+	for (i = control_queue(vd) + 1; i < n; i++) {
 		info[i].name = "unused";
 		info[i].callback = unused_event;
 	}
@@ -216,7 +239,9 @@ static int find_vqs(struct vnpv_dev *vd)
 		vd->rq[i].vq = vqs[2 * i];
 		vd->sq[i].vq = vqs[2 * i + 1];
 	}
-	vd->cvq = vqs[2 * vd->pairs];
+	for (i = 2 * vd->pairs; i < control_queue(vd); i++)
+		vd->hello.reserved[i - 2 * vd->pairs] = vqs[i];
+	vd->cvq = vqs[control_queue(vd)];
 	vd->cvq_lost = false;
 	if (vd->vtoe_queue) {
 		err = vnpv_vtoe_create(vd, &vqs[vd->vtoe_queue]);

@@ -93,14 +93,14 @@ static void buf_reuse(struct vnpv_rq *rq, void *buf)
 		buf_free(buf);
 }
 
-bool vnpv_rx_fill(struct vnpv_rq *rq, gfp_t gfp)
+bool vnpv_rx_fill_some(struct vnpv_rq *rq, u32 count, gfp_t gfp)
 {
 	struct vnpv_slot *slot;
 	struct scatterlist sg;
 	bool filled = true;
 	bool kicked;
 
-	while (rq->vq->num_free) {
+	while (rq->vq->num_free && count--) {
 		slot = vnpv_slot_get(&rq->slots);
 		if (unlikely(!slot))
 			break;
@@ -127,6 +127,11 @@ bool vnpv_rx_fill(struct vnpv_rq *rq, gfp_t gfp)
 		u64_stats_update_end_irqrestore(&rq->syncp, flags);
 	}
 	return filled;
+}
+
+bool vnpv_rx_fill(struct vnpv_rq *rq, gfp_t gfp)
+{
+	return vnpv_rx_fill_some(rq, U32_MAX, gfp);
 }
 
 /* Memory ran out, or a queue came into use: the poll fills the ring. */
@@ -164,6 +169,19 @@ static void *buf_take(struct vnpv_rq *rq, u32 *len)
 	buf = slot->buf;
 	vnpv_slot_put(&rq->slots, slot);
 	return buf;
+}
+
+bool vnpv_rx_peek(struct vnpv_rq *rq, void *to, u32 max, u32 *len)
+{
+	void *buf = buf_take(rq, len);
+
+	if (!buf)
+		return false;
+	*len = min(*len, rq->buf_len);
+	memset(to, 0, max);
+	memcpy(to, buf, min(*len, max));
+	buf_reuse(rq, buf);
+	return true;
 }
 
 /* ---- a train's buffers ---- */
@@ -412,7 +430,9 @@ static void receive_train(struct vnpv_rq *rq, void *buf, u32 len,
 	tally->trains++;
 	drop = collect(rq, buf, len, c, &train);
 	if (unlikely(drop != VNPV_RX_OK)) {
-		drop_count(rq, tally, drop, &train);
+		if (drop != VNPV_RX_DROP_VERSION ||
+		    !vnpv_hello_received(rq, c->buf[0].data, c->buf[0].len))
+			drop_count(rq, tally, drop, &train);
 		goto out;
 	}
 	if (unlikely(train.generation != block->generation))
@@ -481,7 +501,7 @@ int vnpv_rx_poll(struct napi_struct *napi, int budget)
 	done = receive(rq, budget);
 
 	/* Queues that are not in use have no buffers. */
-	if (index < vd->active_pairs && rq->vq->num_free > rq->slots.num / 4 &&
+	if (index < vnpv_rx_pairs(vd) && rq->vq->num_free > rq->slots.num / 4 &&
 	    !vnpv_rx_fill(rq, GFP_ATOMIC))
 		schedule_delayed_work(&rq->refill, REFILL_RETRY);
 	if (done < budget)

@@ -12,6 +12,8 @@
  * which reads the block, swaps the snapshot that packets are built by, and
  * tells vtoe_sock. Packets already queued carry the header length that they
  * were built with, so nothing has to be drained.
+ *
+ * Where the block comes in band (hello.c), a message takes the interrupt's place.
  */
 #include <linux/delay.h>
 #include <linux/netdevice.h>
@@ -154,7 +156,12 @@ static void update_block(struct vnpv_dev *vd)
 	generation = rcu_dereference(vd->conf)->block.generation;
 	rcu_read_unlock();
 
-	err = vnpv_vendor_read(vd->carrier, vd->vdev, &block, &why);
+	if (vnpv_in_band(vd))
+		err = vnpv_hello_block(vd, &block, &why);
+	else
+		err = vnpv_vendor_read(vd->carrier, vd->vdev, &block, &why);
+	if (err == -ENODATA)
+		return;
 	if (err == -EAGAIN) {
 		schedule_work(&vd->config_work);
 		return;
@@ -199,6 +206,8 @@ void vnpv_config_work(struct work_struct *work)
 {
 	struct vnpv_dev *vd = container_of(work, struct vnpv_dev, config_work);
 
+	if (READ_ONCE(vd->leaving) || vnpv_hello_asked(vd))
+		return;
 	update_block(vd);
 	update_link(vd);
 }

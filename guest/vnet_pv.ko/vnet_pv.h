@@ -8,6 +8,8 @@
  *  - sq: under the netdev tx queue's lock. rq: by its NAPI instance alone, or
  *    while that is disabled.
  *  - The control queue: under rtnl.
+ *  - halted: under rtnl. It is set while the queues are not what the open interface
+ *    thinks they are: frozen, or between two lives of the device (vnpv_restart()).
  *  - vtoe: vtoe_bus.c says.
  */
 #ifndef VNET_PV_H
@@ -24,6 +26,7 @@
 
 #include "compat.h"
 #include "encap.h"
+#include "message.h"
 #include "vtoe_bus.h"
 
 /* Why a packet was not sent. */
@@ -135,7 +138,7 @@ struct vnpv_rq {
 
 /*
  * Where the vendor block comes from. Both functions may sleep; bus errors show
- * as bytes that are no block.
+ * as bytes that are no block. NULL where it comes in messages (hello.c).
  */
 struct vnpv_carrier {
 	const char *name; /* in sysfs and ethtool */
@@ -158,6 +161,18 @@ struct vnpv_ctrl {
 	struct virtio_net_ctrl_mq mq;
 };
 
+/* Of the in-band carrier. */
+struct vnpv_hello {
+	void *out; /* a message to be sent, in memory that the device may read */
+	struct virtqueue *reserved[2 * VNET_HELLO_RESERVED_PAIRS];
+	u16 mtu; /* that the shim said */
+	spinlock_t lock; /* the next two */
+	struct vnpv_message news; /* the newest block that came */
+	bool fresh; /* and nobody has looked at it */
+	bool asked; /* a new shim wants to know who we are; READ_ONCE */
+	struct delayed_work again; /* it did not answer */
+};
+
 struct vnpv_dev {
 	struct virtio_device *vdev;
 	struct net_device *netdev;
@@ -165,11 +180,14 @@ struct vnpv_dev {
 	struct vnpv_conf __rcu *conf;
 	struct vnpv_sq *sq;
 	struct vnpv_rq *rq;
-	u16 pairs;	   /* queue pairs of the device */
+	struct vnpv_hello hello;
+	u16 pairs;	   /* queue pairs for frames */
 	u16 active_pairs;  /* in use */
 	u16 vtoe_queue;	   /* first VTOE queue, 0: none */
 	bool lost;	   /* the device broke; said once */
 	bool cvq_lost;	   /* a command was never answered */
+	bool halted;
+	bool leaving;	   /* the config work does nothing any more */
 	struct virtqueue *cvq;
 	struct vnpv_ctrl *ctrl;
 	struct work_struct config_work;
@@ -179,9 +197,45 @@ struct vnpv_dev {
 
 #define VNPV_VTOE_QUEUES (3 + VNET_RWQ_CLASSES) /* CR, EQ, SWQ, RWQs */
 
+extern const struct vnpv_carrier vnpv_carrier_in_band; /* hello.c */
+
+static inline bool vnpv_in_band(const struct vnpv_dev *vd)
+{
+	return vd->carrier == &vnpv_carrier_in_band;
+}
+
+/* Pairs of the device, with those reserved for VTOE. */
+static inline u16 vnpv_all_pairs(const struct vnpv_dev *vd)
+{
+	return vd->pairs + (vnpv_in_band(vd) ? VNET_HELLO_RESERVED_PAIRS : 0);
+}
+
+/*
+ * Pairs whose rx queues have buffers. In band the device cannot be told how many
+ * of them are in use: it is told that all are, since reserved ones must be.
+ */
+static inline u16 vnpv_rx_pairs(const struct vnpv_dev *vd)
+{
+	return vnpv_in_band(vd) ? vd->pairs : vd->active_pairs;
+}
+
 /* ---- main.c ---- */
 extern const struct net_device_ops vnpv_netdev_ops;
 int vnpv_set_pairs(struct vnpv_dev *vd, u16 pairs);
+int vnpv_open(struct net_device *netdev);
+int vnpv_stop(struct net_device *netdev);
+/* From now on, until vd->leaving is false again, the config work does nothing. */
+void vnpv_stop_config_work(struct vnpv_dev *vd);
+
+/* ---- restart.c ---- */
+int vnpv_freeze(struct virtio_device *vdev);
+int vnpv_restore(struct virtio_device *vdev);
+/*
+ * Resets the device under the interface and sets it up again. Connections that
+ * are offloaded are reset, packets in the rings lost. Config work only. On an error
+ * the interface stays out of use: call it again.
+ */
+int vnpv_restart(struct vnpv_dev *vd, const char **why);
 
 /* ---- vendor.c: the vendor block ---- */
 /* The carrier to use for this device; NULL: it has no vendor block. */
@@ -203,6 +257,23 @@ bool vnpv_on_pci(const struct virtio_device *vdev);
  * vendor capabilities: ours. The device is on PCI.
  */
 int vnpv_pci_cap_find(struct virtio_device *vdev, u8 cfg_type);
+/* ---- hello.c: the vendor block in band ---- */
+int vnpv_hello_init(struct vnpv_dev *vd);
+void vnpv_hello_exit(struct vnpv_dev *vd);
+/*
+ * Says hello and takes the block from the answer. The device is live, its queues
+ * are new, and nobody else uses them. -ENODEV, -ETIMEDOUT, -EPROTO, -ENOMEM; *why.
+ */
+int vnpv_hello(struct vnpv_dev *vd, const char **why);
+/* Before the reset that ends our time; nobody uses the queues. */
+void vnpv_goodbye(struct vnpv_dev *vd);
+/* Bytes that are no train. False: they are no message, either. NAPI. */
+bool vnpv_hello_received(struct vnpv_rq *rq, const void *data, u32 len);
+/* The newest block, once; -ENODATA: it is known. Config work. */
+int vnpv_hello_block(struct vnpv_dev *vd, struct vnpv_block *block,
+		     const char **why);
+/* Answers a new shim's question. True: the device is not usable yet. Config work. */
+bool vnpv_hello_asked(struct vnpv_dev *vd);
 
 /* ---- queue.c: virtqueues and what they refer to ---- */
 int vnpv_queues_create(struct vnpv_dev *vd);
@@ -237,6 +308,12 @@ int vnpv_rx_poll(struct napi_struct *napi, int budget);
 void vnpv_rx_init(struct vnpv_rq *rq);
 /* Posts buffers until the ring is full; false if memory ran out. */
 bool vnpv_rx_fill(struct vnpv_rq *rq, gfp_t gfp);
+bool vnpv_rx_fill_some(struct vnpv_rq *rq, u32 count, gfp_t gfp);
+/*
+ * Copies what one used buffer begins with, at most max bytes, and takes the buffer
+ * out; *len: bytes that were in it. False: there is none. While NAPI is disabled.
+ */
+bool vnpv_rx_peek(struct vnpv_rq *rq, void *to, u32 max, u32 *len);
 void vnpv_rx_refill_work(struct work_struct *work);
 void vnpv_rx_release(struct vnpv_rq *rq);
 
@@ -257,6 +334,8 @@ int vnpv_vtoe_create(struct vnpv_dev *vd, struct virtqueue *vqs[]);
 void vnpv_vtoe_publish(struct vnpv_dev *vd);
 /* The bound driver is gone on return; interrupts may still come. */
 void vnpv_vtoe_withdraw(struct vnpv_dev *vd);
+/* Before the withdrawal, if the device was reset: nothing will come back. */
+void vnpv_vtoe_lost(struct vnpv_dev *vd);
 /* After the virtqueues are gone. */
 void vnpv_vtoe_destroy(struct vnpv_dev *vd);
 void vnpv_vtoe_state(struct vnpv_dev *vd, const struct vnpv_block *block);

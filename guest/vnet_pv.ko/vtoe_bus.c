@@ -124,6 +124,12 @@ void vnpv_vtoe_publish(struct vnpv_dev *vd)
 	port->published = true;
 }
 
+void vnpv_vtoe_lost(struct vnpv_dev *vd)
+{
+	if (vd->vtoe_port)
+		WRITE_ONCE(vd->vtoe_port->vtoe.reset, true);
+}
+
 void vnpv_vtoe_withdraw(struct vnpv_dev *vd)
 {
 	struct vnpv_vtoe_port *port = vd->vtoe_port;

@@ -11,7 +11,9 @@
  * Buffers: post to EQ and RWQ only while the state is VNET_VTOE_UP, and after
  * each new epoch again: when an agent goes away the host returns every buffer
  * of every VTOE queue with length 0. A driver that leaves an UP device sends
- * VTOE_CMD_BYE and waits until its buffers are back.
+ * VTOE_CMD_BYE and waits until its buffers are back, unless `reset` is set: then
+ * the host has let go of them all, but they are not in the used rings. The driver
+ * takes them by virtqueue_detach_unused_buf().
  */
 #ifndef VTOE_BUS_H
 #define VTOE_BUS_H
@@ -43,6 +45,7 @@ struct vnpv_vtoe {
 	u32 tenant;
 	u8 state; /* VNET_VTOE_*, as last read; READ_ONCE */
 	u32 epoch;
+	bool reset; /* set before the driver's remove, if at all */
 	void *priv; /* of the bound driver */
 };
 

@@ -99,7 +99,7 @@ void vtoe_cr_collect(struct vtoe_dev *dev, struct list_head *done)
 	u32 len;
 
 	spin_lock_bh(&dev->cr_lock);
-	while ((cr = virtqueue_get_buf(dev->cr, &len))) {
+	while ((cr = vtoe_get_buf(dev, dev->cr, &len))) {
 		dev->cr_used--;
 		if (!cr->lazy)
 			dev->cr_urgent--;

@@ -303,7 +303,8 @@ static void vtoe_remove(struct auxiliary_device *adev)
 	WRITE_ONCE(dev->removed, true);
 	cancel_work_sync(&dev->state_work);
 	if (dev->epoch) {
-		say_bye(dev);
+		if (!READ_ONCE(vtoe->reset)) /* nobody would answer */
+			say_bye(dev);
 		epoch_end(dev);
 	}
 	vnpv_vtoe_set_ops(vtoe, NULL);

@@ -19,6 +19,20 @@
 
 #define EVENTS_AT_ONCE 8
 
+/*
+ * The next buffer that the host has given back. After a reset of the device it has
+ * none any more: what is still posted comes back empty.
+ */
+void *vtoe_get_buf(struct vtoe_dev *dev, struct virtqueue *vq, u32 *len)
+{
+	void *buf = virtqueue_get_buf(vq, len);
+
+	if (likely(buf) || likely(!READ_ONCE(dev->vtoe->reset)))
+		return buf;
+	*len = 0;
+	return virtqueue_detach_unused_buf(vq);
+}
+
 void vtoe_kick(struct vtoe_dev *dev, struct virtqueue *vq, spinlock_t *lock)
 {
 	bool needed = false;
@@ -86,7 +100,7 @@ static void swq_reap(struct vtoe_dev *dev)
 	struct vtoe_chunk *chunk;
 	u32 len;
 
-	while ((chunk = virtqueue_get_buf(dev->swq, &len))) {
+	while ((chunk = vtoe_get_buf(dev, dev->swq, &len))) {
 		struct vtoe_sock *vs = chunk->vs;
 
 		dev->swq_used--;
@@ -408,7 +422,7 @@ static u32 eq_collect(struct vtoe_dev *dev, struct vtoe_event *ev, u32 max)
 	struct vtoe_evbuf *buf;
 	u32 n = 0, len;
 
-	while (n < max && (buf = virtqueue_get_buf(dev->eq, &len))) {
+	while (n < max && (buf = vtoe_get_buf(dev, dev->eq, &len))) {
 		buf->posted = false;
 		if (len < offsetof(struct vtoe_event, u))
 			continue;
@@ -498,7 +512,7 @@ void vtoe_rings_drain(struct vtoe_dev *dev)
 		;
 	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
 		spin_lock(&dev->rwq_lock);
-		while ((buf = virtqueue_get_buf(dev->rwq[class], &len))) {
+		while ((buf = vtoe_get_buf(dev, dev->rwq[class], &len))) {
 			dev->rwq_posted[class]--;
 			rxbuf_free(buf);
 		}

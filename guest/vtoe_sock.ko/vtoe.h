@@ -446,6 +446,7 @@ void vtoe_dev_exit(void);
 int vtoe_poll_napi(struct napi_struct *napi, int budget);
 int vtoe_swq_post(struct vtoe_sock *vs, struct vtoe_chunk *chunk);
 void vtoe_swq_wait(struct vtoe_sock *vs); /* vs->lock */
+void *vtoe_get_buf(struct vtoe_dev *dev, struct virtqueue *vq, u32 *len);
 void vtoe_kick(struct vtoe_dev *dev, struct virtqueue *vq, spinlock_t *lock);
 void vtoe_kick_swq(struct vtoe_dev *dev);
 void vtoe_rx_repost(struct vtoe_dev *dev, struct vtoe_sock *vs, struct list_head *bufs);

@@ -541,6 +541,11 @@ bool virtq_publish_notify(struct virtq *vq)
 	return raise_call(vq);
 }
 
+void virtq_call(struct virtq *vq)
+{
+	raise_call(vq);
+}
+
 /* ---- doorbells ---- */
 
 void virtq_disable_kicks(struct virtq *vq)

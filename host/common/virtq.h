@@ -121,6 +121,9 @@ void virtq_publish(struct virtq *vq);
 /* virtq_publish(), then raises an interrupt if the guest wants one for them.
  * Returns true if it did. It and virtq_ack_kick() may find the queue blocked. */
 bool virtq_publish_notify(struct virtq *vq);
+/* Raises an interrupt whether the guest wants one or not: an earlier one may have
+ * gone to a descriptor that nobody looked at. */
+void virtq_call(struct virtq *vq);
 /* The avail ring has something not yet taken. */
 bool virtq_has_work(const struct virtq *vq);
 /*

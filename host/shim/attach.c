@@ -554,7 +554,7 @@ void shim_attach_reset(struct shim *shim)
 	struct shim_attach *a = &shim->attach;
 	unsigned int i;
 
-	if (!shim->conf->agent[0])
+	if (!shim_queues_vtoe(shim))
 		return;
 	shim_attach_suspend(shim);
 	disconnect(a);

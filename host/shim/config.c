@@ -118,6 +118,14 @@ static int parse_front(const struct conf_line *line, void *ctx)
 	else
 		return conf_error(line, "unknown front door '%s'; there are: vhost-user, vfio-user",
 				  line->argv[1]);
+	if (line->argc > 3) {
+		if (strcmp(line->argv[3], "in-band"))
+			return conf_error(line, "unknown word '%s'; there is: in-band",
+					  line->argv[3]);
+		if (c->front_kind != SHIM_FRONT_VHOST_USER)
+			return conf_error(line, "in-band is for vhost-user: a vfio-user device has a vendor block of its own");
+		c->in_band = true;
+	}
 	return conf_path(line, "socket of the front door", line->argv[2],
 			 c->front, sizeof(c->front));
 }
@@ -367,7 +375,7 @@ static const struct conf_directive directives[] = {
 	{ "tenant", 1, 1, "NUMBER", parse_tenant },
 	{ "mac", 1, 1, "MAC", parse_mac },
 	{ "mtu", 1, 1, "BYTES", parse_mtu },
-	{ "front", 2, 2, "vhost-user|vfio-user PATH", parse_front },
+	{ "front", 2, 3, "vhost-user|vfio-user PATH [in-band]", parse_front },
 	{ "agent", 1, 1, "PATH", parse_agent },
 	{ "queues", 1, 1, "PAIRS", parse_queues },
 	{ "encap", 1, 1, "vxlan|vnet-udp", parse_encap },
@@ -506,6 +514,7 @@ int shim_config_may_replace(const struct shim_config *conf,
 	else if (conf->mtu != next->mtu)
 		what = "mtu";
 	else if (conf->front_kind != next->front_kind ||
+		 conf->in_band != next->in_band ||
 		 strcmp(conf->front, next->front))
 		what = "front";
 	else if (strcmp(conf->agent, next->agent))

@@ -10,10 +10,13 @@
 
 #include "vnet_attach.h"
 #include "vnet_dev.h"
+#include "vnet_hello.h"
 
 #define SHIM_LINKS_MAX 64 /* a set of links is a 64-bit mask */
 #define SHIM_ROUTES_MAX 1024
 #define SHIM_PAIRS_MAX 8
+/* With those that the in-band carrier reserves (vnet_hello.h). */
+#define SHIM_NET_PAIRS_MAX (SHIM_PAIRS_MAX + VNET_HELLO_RESERVED_PAIRS)
 
 struct shim_link_conf {
 	char name[VNET_NAME_LEN];
@@ -56,8 +59,9 @@ struct shim_config {
 	uint16_t mtu; /* offered to the guest */
 	enum shim_front_kind front_kind;
 	char front[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	bool in_band; /* the VM has the queues of vnet_hello.h */
 	char agent[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "": no offload */
-	uint32_t pairs;
+	uint32_t pairs; /* without reserved ones */
 	uint8_t encap; /* VNET_ENCAP_* */
 	uint32_t rwq_buf_size[VNET_RWQ_CLASSES];
 	uint32_t poll_us;
@@ -82,5 +86,11 @@ void shim_config_free(struct shim_config *conf);
 int shim_config_may_replace(const struct shim_config *conf,
 			    const struct shim_config *next, const char *path);
 bool shim_config_has_segmented(const struct shim_config *conf);
+
+/* Pairs of the device, which a stock driver may use all. */
+static inline unsigned int shim_config_net_pairs(const struct shim_config *conf)
+{
+	return conf->pairs + (conf->in_band ? VNET_HELLO_RESERVED_PAIRS : 0);
+}
 
 #endif /* SHIM_CONFIG_H */

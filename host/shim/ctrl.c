@@ -42,7 +42,7 @@ static uint8_t set_pairs(struct shim *shim, const struct command *c,
 	const unsigned int pairs = c->data[0] | c->data[1] << 8;
 
 	if (c->hdr.cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || len != 2 ||
-	    !pairs || pairs > shim->conf->pairs)
+	    !pairs || pairs > shim_config_net_pairs(shim->conf))
 		return VIRTIO_NET_ERR;
 	shim->dev.active_pairs = pairs;
 	return VIRTIO_NET_OK;

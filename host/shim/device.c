@@ -5,10 +5,10 @@
  * never sees half a change.
  *
  *   0     struct virtio_net_config (virtio 1.2 section 5.1.4)
- *   0x80  struct vnet_vendor_block
+ *   0x80  struct vnet_vendor_block (not where it goes in band)
  *
- * Which driver runs is decided by VNET_F_PARAVIRT_BIT. The offer is the same
- * for both. What a stock driver's frames would need done on the host (checksum,
+ * Which driver runs is decided by VNET_F_PARAVIRT_BIT or, in band, by a message
+ * (hello.c). The offer is the same for both. What a stock driver's frames would need done on the host (checksum,
  * segmentation) is offered only while every link takes whole frames, because
  * nobody here segments.
  */
@@ -53,10 +53,11 @@ uint64_t shim_device_offer(const struct shim *shim)
 			 MASK(VIRTIO_NET_F_GUEST_CSUM) |
 			 MASK(VIRTIO_NET_F_GUEST_TSO4) |
 			 MASK(VIRTIO_NET_F_GUEST_TSO6) |
-			 MASK(VIRTIO_NET_F_GUEST_ECN) |
-			 MASK(VNET_F_PARAVIRT_BIT);
+			 MASK(VIRTIO_NET_F_GUEST_ECN);
 
-	if (shim->conf->pairs > 1)
+	if (!shim->conf->in_band)
+		offer |= MASK(VNET_F_PARAVIRT_BIT);
+	if (shim_config_net_pairs(shim->conf) > 1)
 		offer |= MASK(VIRTIO_NET_F_MQ);
 	if (!shim_config_has_segmented(shim->conf))
 		offer |= MASK(VIRTIO_NET_F_CSUM) | MASK(VIRTIO_NET_F_HOST_TSO4) |
@@ -92,6 +93,21 @@ void shim_device_reset(struct shim *shim)
 	dev->promisc = false;
 	dev->active_pairs = 1;
 	dev->encap_types = 1u << shim->conf->encap;
+	shim_hello_reset(shim);
+}
+
+unsigned int shim_device_pairs(const struct shim *shim)
+{
+	return shim->dev.in_band ? shim->conf->pairs :
+				   shim_config_net_pairs(shim->conf);
+}
+
+unsigned int shim_device_active_pairs(const struct shim *shim)
+{
+	const unsigned int pairs = shim_device_pairs(shim);
+	const unsigned int active = shim->dev.active_pairs;
+
+	return active < pairs ? active : pairs;
 }
 
 void shim_device_reset_all(struct shim *shim)
@@ -104,7 +120,7 @@ void shim_device_reset_all(struct shim *shim)
 	shim_device_reset(shim);
 }
 
-static void vendor_block(const struct shim *shim, struct vnet_vendor_block *b)
+void shim_device_block(const struct shim *shim, struct vnet_vendor_block *b)
 {
 	const struct shim_config *conf = shim->conf;
 	const struct shim_device *dev = &shim->dev;
@@ -127,7 +143,8 @@ static void vendor_block(const struct shim *shim, struct vnet_vendor_block *b)
 	};
 	if (dev->vtoe_state == VNET_VTOE_ABSENT)
 		return;
-	b->vtoe_first_queue = htole16(2 * conf->pairs + 1);
+	b->vtoe_first_queue = htole16(conf->in_band ? shim_queues_reserved(shim) :
+						      2 * conf->pairs + 1);
 	b->vtoe_swq_count = htole16(1);
 	b->vtoe_rwq_count = htole16(VNET_RWQ_CLASSES);
 	for (i = 0; i < VNET_RWQ_CLASSES; i++)
@@ -139,15 +156,17 @@ void shim_device_config(const struct shim *shim,
 {
 	struct virtio_net_config net = {
 		.status = htole16(VIRTIO_NET_S_LINK_UP),
-		.max_virtqueue_pairs = htole16(shim->conf->pairs),
+		.max_virtqueue_pairs = htole16(shim_config_net_pairs(shim->conf)),
 		.mtu = htole16(shim->conf->mtu),
 	};
 	struct vnet_vendor_block block;
 
 	memcpy(net.mac, shim->conf->mac, VNET_MAC_LEN);
-	vendor_block(shim, &block);
 	memset(config, 0, SHIM_CONFIG_SPACE);
 	memcpy(config, &net, sizeof(net));
+	if (shim->conf->in_band)
+		return;
+	shim_device_block(shim, &block);
 	memcpy(config + VNET_VENDOR_CONFIG_OFFSET, &block, sizeof(block));
 }
 
@@ -155,7 +174,9 @@ void shim_device_changed(struct shim *shim)
 {
 	shim->dev.generation++;
 	shim->stats.config_changes++;
-	if (shim_front_connected(&shim->front))
+	if (shim->conf->in_band)
+		shim_hello_changed(shim);
+	else if (shim_front_connected(&shim->front))
 		shim->front.ops->config_changed(shim);
 }
 

@@ -26,7 +26,8 @@ struct shim_device {
 	uint32_t encap_types; /* mask of 1 << VNET_ENCAP_* */
 	/* by control queue */
 	bool promisc;
-	uint16_t active_pairs;
+	uint16_t active_pairs; /* reserved ones included */
+	bool in_band; /* vnet_pv has said hello (hello.c) */
 };
 
 void shim_device_init(struct shim *shim);
@@ -49,7 +50,7 @@ static inline bool shim_device_has(const struct shim_device *dev,
 /* The driver encapsulates (vnet_pv), not the host (stock virtio_net). */
 static inline bool shim_device_paravirt(const struct shim_device *dev)
 {
-	return shim_device_has(dev, VNET_F_PARAVIRT_BIT);
+	return dev->in_band || shim_device_has(dev, VNET_F_PARAVIRT_BIT);
 }
 
 /* A frame may take several rx buffers. */
@@ -59,6 +60,11 @@ static inline bool shim_device_mergeable(const struct shim_device *dev)
 	       shim_device_has(dev, VIRTIO_NET_F_MRG_RXBUF);
 }
 
+/* Pairs that carry frames: of the device, and those of them in use. */
+unsigned int shim_device_pairs(const struct shim *shim);
+unsigned int shim_device_active_pairs(const struct shim *shim);
+
+void shim_device_block(const struct shim *shim, struct vnet_vendor_block *b);
 /* The whole config space as it is now. */
 void shim_device_config(const struct shim *shim,
 			uint8_t config[SHIM_CONFIG_SPACE]);

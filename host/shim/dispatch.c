@@ -19,11 +19,11 @@ static uint64_t last_work_us;
 
 static bool run_all(struct shim *shim)
 {
-	struct shim_queue *ctrl = &shim->queue[2 * shim->conf->pairs];
+	struct shim_queue *ctrl = shim_queue_ctrl(shim);
 	bool work = false;
 	unsigned int i;
 
-	for (i = 0; i < shim->conf->pairs; i++)
+	for (i = 0; i < shim_device_pairs(shim); i++)
 		work |= shim_tx_run(shim, i);
 	if (!ctrl->vq.broken && virtq_has_work(&ctrl->vq)) {
 		shim_ctrl_run(shim, ctrl);
@@ -38,10 +38,10 @@ static bool enable_kicks(struct shim *shim)
 	bool work = false;
 	unsigned int i;
 
-	for (i = 0; i < shim->conf->pairs; i++) {
+	for (i = 0; i < shim_device_pairs(shim); i++) {
 		struct virtq *vq = &shim_queue_tx(shim, i)->vq;
 
-		if (vq->running && !vq->broken)
+		if (vq->running && !vq->broken && !shim_hello_holds(shim, i))
 			work |= virtq_enable_kicks(vq);
 	}
 	return work;

@@ -36,7 +36,8 @@
 
 const char *shim_queue_kind_name(enum shim_queue_kind kind)
 {
-	static const char *const names[] = { "rx", "tx", "ctrl", "vtoe" };
+	static const char *const names[] = { "rx", "tx", "ctrl", "vtoe",
+					     "unused" };
 
 	_Static_assert(sizeof(names) / sizeof(names[0]) == SHIM_QUEUE_KINDS,
 		       "one name a kind");
@@ -52,31 +53,80 @@ const char *shim_queue_state_name(enum shim_queue_state state)
 	return names[state];
 }
 
-static enum shim_queue_kind kind_of(const struct shim *shim, unsigned int index)
-{
-	const unsigned int ctrl = 2 * shim->conf->pairs;
+/* Where CR, EQ, SWQ, RWQ.. are among the reserved queues (vnet_hello.h). */
+static const uint8_t in_band_order[SHIM_VTOE_QUEUES] = {
+	VNET_HELLO_CR, VNET_HELLO_EQ, VNET_HELLO_SWQ, VNET_HELLO_RWQ_SMALL,
+	VNET_HELLO_RWQ_LARGE,
+};
 
-	if (index < ctrl)
-		return index & 1 ? SHIM_QUEUE_TX : SHIM_QUEUE_RX;
-	return index == ctrl ? SHIM_QUEUE_CTRL : SHIM_QUEUE_VTOE;
+unsigned int shim_queues_reserved(const struct shim *shim)
+{
+	return 2 * shim->conf->pairs;
+}
+
+bool shim_queues_vtoe(const struct shim *shim)
+{
+	return shim->conf->agent[0] &&
+	       (!shim->conf->in_band || shim->dev.in_band);
+}
+
+/*
+ * From the number of a queue to what it is; the one place that knows. Layouts
+ * are those of vnet_dev.h and, where pairs are reserved, vnet_hello.h.
+ */
+static void assign(struct shim_queue *q)
+{
+	const struct shim *shim = q->shim;
+	const unsigned int ctrl = 2 * shim_config_net_pairs(shim->conf);
+	const unsigned int net = shim->dev.in_band ?
+					 shim_queues_reserved(shim) : ctrl;
+	unsigned int i;
+
+	if (q->index < net) {
+		q->kind = q->index & 1 ? SHIM_QUEUE_TX : SHIM_QUEUE_RX;
+		q->unit = q->index / 2;
+	} else if (q->index == ctrl) {
+		q->kind = SHIM_QUEUE_CTRL;
+		q->unit = 0;
+	} else if (q->index > ctrl) {
+		q->kind = SHIM_QUEUE_VTOE;
+		q->unit = q->index - ctrl - 1;
+	} else {
+		q->kind = SHIM_QUEUE_UNUSED;
+		q->unit = 0;
+		for (i = 0; i < SHIM_VTOE_QUEUES && shim->conf->agent[0]; i++)
+			if (q->index - net == in_band_order[i]) {
+				q->kind = SHIM_QUEUE_VTOE;
+				q->unit = i;
+			}
+	}
+}
+
+void shim_queues_assign(struct shim *shim)
+{
+	unsigned int i;
+
+	for (i = 0; i < shim->queue_count; i++)
+		assign(&shim->queue[i]);
 }
 
 void shim_queues_init(struct shim *shim)
 {
 	unsigned int i;
 
-	shim->queue_count = 2 * shim->conf->pairs + 1 +
-			    (shim->conf->agent[0] ? SHIM_VTOE_QUEUES : 0);
+	shim->queue_count = 2 * shim_config_net_pairs(shim->conf) + 1;
+	if (shim->conf->agent[0] && !shim->conf->in_band)
+		shim->queue_count += SHIM_VTOE_QUEUES;
 	for (i = 0; i < shim->queue_count; i++) {
 		struct shim_queue *q = &shim->queue[i];
 
 		q->shim = shim;
 		q->index = i;
-		q->kind = kind_of(shim, i);
 		q->kick_fd = -1;
 		q->call_fd = -1;
 		virtq_init(&q->vq);
 	}
+	shim_queues_assign(shim);
 }
 
 struct shim_queue *shim_queue_at(struct shim *shim, uint32_t index)
@@ -94,9 +144,17 @@ struct shim_queue *shim_queue_tx(struct shim *shim, unsigned int pair)
 	return &shim->queue[2 * pair + 1];
 }
 
+struct shim_queue *shim_queue_ctrl(struct shim *shim)
+{
+	return &shim->queue[2 * shim_config_net_pairs(shim->conf)];
+}
+
 struct shim_queue *shim_queue_vtoe(struct shim *shim, unsigned int i)
 {
-	return shim_queue_at(shim, 2 * shim->conf->pairs + 1 + i);
+	if (shim->conf->in_band)
+		return &shim->queue[shim_queues_reserved(shim) +
+				    in_band_order[i]];
+	return &shim->queue[2 * shim->conf->pairs + 1 + i];
 }
 
 void shim_queue_set_state(struct shim_queue *q, enum shim_queue_state state)
@@ -137,10 +195,10 @@ static void kicked(int fd, uint32_t events, void *ctx)
 	virtq_ack_kick(&q->vq);
 	switch (q->kind) {
 	case SHIM_QUEUE_RX:
-		shim_rx_kicked(shim, q->index / 2);
+		shim_rx_kicked(shim, q->unit);
 		break;
 	case SHIM_QUEUE_TX:
-		shim_tx_run(shim, q->index / 2);
+		shim_tx_run(shim, q->unit);
 		break;
 	case SHIM_QUEUE_CTRL:
 		shim_ctrl_run(shim, q);
@@ -148,6 +206,7 @@ static void kicked(int fd, uint32_t events, void *ctx)
 	case SHIM_QUEUE_VTOE:
 		shim_vtoe_kicked(q);
 		break;
+	case SHIM_QUEUE_UNUSED:
 	case SHIM_QUEUE_KINDS:
 		break;
 	}
@@ -225,7 +284,7 @@ void shim_queue_stop_local(struct shim_queue *q)
 	if (q->state != SHIM_QUEUE_LOCAL)
 		return;
 	if (q->kind == SHIM_QUEUE_RX)
-		shim_rx_stop(q->shim, q->index / 2);
+		shim_rx_stop(q->shim, q->unit);
 	loop_remove_fd(q->kick_source);
 	q->kick_source = NULL;
 	q->base = virtq_stop(&q->vq);
@@ -262,10 +321,10 @@ int shim_queue_update(struct shim_queue *q)
 	shim_queue_set_state(q, SHIM_QUEUE_READY);
 	if (q->kind == SHIM_QUEUE_VTOE) {
 		ret = shim_attach_queue_ready(q->shim);
-	} else {
+	} else if (q->kind != SHIM_QUEUE_UNUSED) {
 		ret = shim_queue_start_local(q, NULL);
 		if (ret == 0 && q->kind == SHIM_QUEUE_RX)
-			shim_rx_start(q->shim, q->index / 2);
+			shim_rx_start(q->shim, q->unit);
 		if (ret == 0 && q->kind == SHIM_QUEUE_CTRL)
 			shim_ctrl_run(q->shim, q);
 	}
@@ -307,6 +366,9 @@ int shim_queue_set_call(struct shim_queue *q, int fd)
 	q->call_fd = fd;
 	if (q->state == SHIM_QUEUE_LOCAL) {
 		virtq_set_call(&q->vq, dup_fd(fd));
+		/* QEMU starts a queue with a descriptor of its own, and changes
+		 * it then: what the first one was told, the guest was not */
+		virtq_call(&q->vq);
 		return 0;
 	}
 	if (q->state != SHIM_QUEUE_AGENT)

@@ -12,7 +12,7 @@
 #include "virtq.h"
 
 #define SHIM_VTOE_QUEUES (2 + 1 + VNET_RWQ_CLASSES) /* CR EQ SWQ RWQ.. */
-#define SHIM_QUEUES_MAX (2 * SHIM_PAIRS_MAX + 1 + SHIM_VTOE_QUEUES)
+#define SHIM_QUEUES_MAX (2 * SHIM_NET_PAIRS_MAX + 1 + SHIM_VTOE_QUEUES)
 
 struct shim;
 
@@ -21,6 +21,7 @@ enum shim_queue_kind {
 	SHIM_QUEUE_TX,
 	SHIM_QUEUE_CTRL,
 	SHIM_QUEUE_VTOE,
+	SHIM_QUEUE_UNUSED, /* nobody touches it */
 	SHIM_QUEUE_KINDS,
 };
 
@@ -36,6 +37,7 @@ struct shim_queue {
 	struct shim *shim;
 	uint16_t index;
 	enum shim_queue_kind kind;
+	uint16_t unit; /* rx, tx: which pair; VTOE: which of CR EQ SWQ RWQ.. */
 	enum shim_queue_state state;
 	/* what the front end said */
 	uint16_t num;
@@ -58,12 +60,22 @@ const char *shim_queue_kind_name(enum shim_queue_kind kind);
 const char *shim_queue_state_name(enum shim_queue_state state);
 
 void shim_queues_init(struct shim *shim);
+/*
+ * Gives each queue its kind, which depends on whether the driver has said hello
+ * (dev.in_band). None of those that change may run.
+ */
+void shim_queues_assign(struct shim *shim);
+/* With an in-band carrier: from this queue on kinds change. */
+unsigned int shim_queues_reserved(const struct shim *shim);
 /* NULL unless the device has this queue: the one gate for indices. */
 struct shim_queue *shim_queue_at(struct shim *shim, uint32_t index);
 struct shim_queue *shim_queue_rx(struct shim *shim, unsigned int pair);
 struct shim_queue *shim_queue_tx(struct shim *shim, unsigned int pair);
-/* i-th of CR, EQ, SWQ, RWQ...; NULL if the device has no VTOE queues. */
+struct shim_queue *shim_queue_ctrl(struct shim *shim);
+/* i-th of CR, EQ, SWQ, RWQ...: only while shim_queues_vtoe(). */
 struct shim_queue *shim_queue_vtoe(struct shim *shim, unsigned int i);
+/* There are VTOE queues now. */
+bool shim_queues_vtoe(const struct shim *shim);
 
 /*
  * After a change of what the front end said: if all is there, starts the

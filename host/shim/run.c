@@ -29,6 +29,8 @@ static int start(struct shim *shim, bool sandbox)
 	}
 	shim_routes_set(&shim->routes, shim->conf);
 	shim_queues_init(shim);
+	if (shim_hello_init(shim) < 0)
+		return -1;
 	shim_device_init(shim);
 	shim_tx_init(shim);
 	shim->links.max_segs = shim_links_probe_segs();
@@ -50,6 +52,7 @@ static void stop(struct shim *shim)
 	shim_links_close(shim);
 	shim_attach_destroy(shim);
 	shim_dispatch_destroy(shim);
+	shim_hello_destroy(shim);
 	shim_reasm_destroy(shim);
 	shim_rx_destroy(shim);
 	shim_signals_destroy();

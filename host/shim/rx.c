@@ -33,7 +33,7 @@ int shim_rx_init(struct shim *shim)
 {
 	unsigned int i;
 
-	for (i = 0; i < shim->conf->pairs; i++) {
+	for (i = 0; i < shim_config_net_pairs(shim->conf); i++) {
 		struct shim_rx *rx = &shim->rx[i];
 
 		rx->shim = shim;
@@ -53,7 +53,7 @@ void shim_rx_destroy(struct shim *shim)
 {
 	unsigned int i;
 
-	for (i = 0; i < shim->conf->pairs; i++) {
+	for (i = 0; i < shim_config_net_pairs(shim->conf); i++) {
 		loop_timer_destroy(shim->rx[i].stall_timer);
 		loop_timer_destroy(shim->rx[i].open_timer);
 		free(shim->rx[i].linear.data);
@@ -82,6 +82,8 @@ void shim_rx_start(struct shim *shim, unsigned int pair)
 
 	forget(rx);
 	rx->unsignalled = 0;
+	if (!pair)
+		shim_hello_flush(shim);
 	shim_rx_resume(shim);
 }
 
@@ -101,7 +103,7 @@ void shim_rx_flush(struct shim *shim)
 {
 	unsigned int i;
 
-	for (i = 0; i < shim->conf->pairs; i++)
+	for (i = 0; i < shim_config_net_pairs(shim->conf); i++)
 		forget(&shim->rx[i]);
 	shim_reasm_flush(&shim->reasm);
 	shim_rx_resume(shim);
@@ -143,6 +145,9 @@ static bool go_on(struct shim_rx *rx)
 static void run_stalled(struct shim_rx *rx)
 {
 	if (rx->queue->state != SHIM_QUEUE_LOCAL || rx->queue->vq.broken)
+		return;
+	shim_hello_flush(rx->shim);
+	if (shim_hello_holds_rx(rx->shim))
 		return;
 	virtq_disable_kicks(&rx->queue->vq);
 	if (go_on(rx))
@@ -237,12 +242,17 @@ static bool receive(struct shim_rx *rx, struct shim_sock *sock)
 
 void shim_rx_run(struct shim *shim, struct shim_sock *sock)
 {
-	struct shim_rx *rx = &shim->rx[sock->pair % shim->dev.active_pairs];
+	struct shim_rx *rx = &shim->rx[sock->pair % shim_device_active_pairs(shim)];
 	struct virtq *vq = &rx->queue->vq;
 	unsigned int i;
 
 	if (rx->queue->state != SHIM_QUEUE_LOCAL || vq->broken) {
 		discard(shim, sock);
+		return;
+	}
+	shim_hello_flush(shim);
+	if (shim_hello_holds_rx(shim)) {
+		shim_sock_pause(sock, true);
 		return;
 	}
 	virtq_disable_kicks(vq);

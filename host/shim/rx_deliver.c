@@ -49,13 +49,15 @@ static bool for_us(struct shim *shim, const uint8_t *eth)
 	 * QEMU keeps the control queue of its own virtio-net to itself. */
 	const bool all =
 		shim->dev.promisc ||
-		shim->queue[2 * shim->conf->pairs].state != SHIM_QUEUE_LOCAL;
+		shim_queue_ctrl(shim)->state != SHIM_QUEUE_LOCAL;
 
 	if (!memcmp(eth + VNET_MAC_LEN, mac, VNET_MAC_LEN)) {
 		shim->stats.rx_drop_source++;
 		return false;
 	}
-	if (!all && !(eth[0] & 1) && memcmp(eth, mac, VNET_MAC_LEN)) {
+	/* nobody on a link may speak for this shim */
+	if (shim_hello_is_message(eth) ||
+	    (!all && !(eth[0] & 1) && memcmp(eth, mac, VNET_MAC_LEN))) {
 		shim->stats.rx_drop_not_ours++;
 		return false;
 	}

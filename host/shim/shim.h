@@ -3,7 +3,7 @@
  * The whole of one VM's shim.
  *
  *   front end ── front.c ── vhost_user.c, vu_requests.c ── queue.c ── device.c,
- *                       └── vfio_*.c ──────────────────────── │       ctrl.c
+ *                       └── vfio_*.c ──────────────────────── │       ctrl.c, hello.c
  *                                  ┌──────────────────────────┘
  *   guest tx ring ── tx.c ── routes.c ── wire.c ── link.c ── UDP
  *   guest rx ring ── rx*.c (window.c, reasm.c) ──── link.c ── UDP
@@ -20,6 +20,7 @@
 #include "device.h"
 #include "front.h"
 #include "guest_mem.h"
+#include "hello.h"
 #include "link.h"
 #include "loop.h"
 #include "queue.h"
@@ -42,6 +43,7 @@ struct shim {
 	struct shim_vfio vfio;
 	struct guest_mem mem;
 	struct shim_device dev;
+	struct shim_hello hello;
 	unsigned int queue_count;
 	struct shim_queue queue[SHIM_QUEUES_MAX];
 	struct shim_attach attach;
@@ -49,7 +51,7 @@ struct shim {
 	struct shim_routes routes;
 	struct shim_links links;
 	struct shim_tx tx;
-	struct shim_rx rx[SHIM_PAIRS_MAX];
+	struct shim_rx rx[SHIM_NET_PAIRS_MAX];
 	struct shim_reasm reasm;
 };
 

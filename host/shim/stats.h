@@ -49,6 +49,12 @@
 	X(front_memory_refused)	   /* memory there was no room for */           \
 	X(queues_broken)                                                        \
 	X(config_changes)	   /* generations of the vendor block */        \
+	X(hello_answers)	   /* in band: HELLO answered */                \
+	X(hello_refusals)	   /* HELLO refused */                          \
+	X(hello_goodbyes)                                                       \
+	X(hello_malformed)	   /* neither, or not what was due */           \
+	X(hello_changes)	   /* CHANGE delivered */                       \
+	X(hello_asks)		   /* ASK delivered: the driver was not known */ \
 	X(agent_attaches)                                                       \
 	X(agent_losses)
 

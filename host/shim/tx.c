@@ -6,7 +6,8 @@
  * A vnet_pv guest puts a struct vnet_train_hdr and its own encapsulation in
  * front; the frames are one of up to 64 KB (whole) or several of one size
  * (segmented). A stock guest puts a struct virtio_net_hdr_v1 in front and no
- * encapsulation. Both become a struct shim_frames.
+ * encapsulation. Both become a struct shim_frames. Messages of the in-band carrier
+ * (vnet_hello.h) go to hello.c instead, and never to a link.
  *
  * Threat model: the guest writes to the chain while we look. Each header byte
  * that decides anything is copied once, and the copy is checked, used and sent.
@@ -49,8 +50,8 @@ static void start_data(struct shim_frames *f, const struct virtq_chain *chain,
 
 /* ---- stock driver ---- */
 
-static bool read_stock(struct shim *shim, const struct virtq_chain *chain,
-		       struct shim_frames *f)
+static bool read_stock(struct shim *shim, unsigned int pair,
+		       const struct virtq_chain *chain, struct shim_frames *f)
 {
 	struct virtio_net_hdr_v1 h;
 	uint32_t frame_len;
@@ -68,6 +69,11 @@ static bool read_stock(struct shim *shim, const struct virtq_chain *chain,
 	f->payload = frame_len - SHIM_ETH_LEN;
 	f->last_payload = f->payload;
 	start_data(f, chain, sizeof(h));
+	if (shim_hello_is_message(f->eth)) {
+		shim_hello_received(shim, pair, chain);
+		return false;
+	}
+	shim_hello_stock_frame(shim, f->eth);
 	return true;
 
 malformed:
@@ -182,15 +188,19 @@ static bool train_hdr_sane(const struct vnet_train_hdr *h, uint32_t bytes)
 		       (uint32_t)le16toh(h->encap_len) + SHIM_ETH_LEN;
 }
 
-static bool read_train(struct shim *shim, const struct virtq_chain *chain,
-		       struct shim_frames *f)
+static bool read_train(struct shim *shim, unsigned int pair,
+		       const struct virtq_chain *chain, struct shim_frames *f)
 {
 	struct vnet_train_hdr h;
 	int type;
 
-	if (virtq_copy_out(chain, 0, &h, sizeof(h)) != sizeof(h) ||
-	    !train_hdr_sane(&h, chain->out_bytes)) {
+	if (virtq_copy_out(chain, 0, &h, sizeof(h)) != sizeof(h)) {
 		shim->stats.tx_drop_malformed++;
+		return false;
+	}
+	if (!train_hdr_sane(&h, chain->out_bytes)) {
+		if (!shim_hello_received(shim, pair, chain))
+			shim->stats.tx_drop_malformed++;
 		return false;
 	}
 	type = encap_type_of(shim, &h);
@@ -241,13 +251,13 @@ static void forward(struct shim *shim, const struct shim_frames *f,
 bool shim_tx_run(struct shim *shim, unsigned int pair)
 {
 	struct shim_queue *q = shim_queue_tx(shim, pair);
-	const bool paravirt = shim_device_paravirt(&shim->dev);
 	struct virtq_chain *chain = &shim->tx.chain;
 	uint16_t heads[BATCH];
 	unsigned int taken, i;
 	int ret = 0;
 
-	if (q->vq.broken || !virtq_has_work(&q->vq))
+	if (q->vq.broken || shim_hello_holds(shim, pair) ||
+	    !virtq_has_work(&q->vq))
 		return false;
 	virtq_disable_kicks(&q->vq);
 	for (taken = 0; taken < BATCH; taken++) {
@@ -256,8 +266,10 @@ bool shim_tx_run(struct shim *shim, unsigned int pair)
 		ret = virtq_pop(&q->vq, chain);
 		if (ret <= 0)
 			break;
-		if (paravirt ? read_train(shim, chain, &frames) :
-			       read_stock(shim, chain, &frames))
+		/* a message may change it */
+		if (shim_device_paravirt(&shim->dev) ?
+			    read_train(shim, pair, chain, &frames) :
+			    read_stock(shim, pair, chain, &frames))
 			forward(shim, &frames, chain->out_bytes);
 		heads[taken] = chain->head;
 	}

@@ -21,7 +21,7 @@
 
 unsigned int shim_vtoe_index(const struct shim_queue *q)
 {
-	return q->index - 2 * q->shim->conf->pairs - 1;
+	return q->unit;
 }
 
 bool shim_vtoe_continues(const struct shim_attach *a, const struct shim_queue *q)

@@ -99,7 +99,8 @@ static void count_pairs(struct shim *shim)
 	if (shim_device_has(&shim->dev, VIRTIO_NET_F_CTRL_VQ))
 		return;
 	while (shim_device_has(&shim->dev, VIRTIO_NET_F_MQ) &&
-	       n < shim->conf->pairs && shim_queue_rx(shim, n)->enabled)
+	       n < shim_config_net_pairs(shim->conf) &&
+	       shim->queue[2 * n].enabled)
 		n++;
 	shim->dev.active_pairs = n ? n : 1;
 }
@@ -149,7 +150,7 @@ static int get_queue_num(struct shim *shim)
 			     VNET_BIT_MASK(VU_PROTOCOL_F_CONFIG_BIT);
 
 	put_u64(&shim->vu.msg,
-		generic ? shim->queue_count : shim->conf->pairs);
+		generic ? shim->queue_count : shim_config_net_pairs(shim->conf));
 	return 0;
 }
 
@@ -297,6 +298,7 @@ static int set_vring_base(struct shim *shim)
 		return -EPROTO;
 	if (base > UINT16_MAX)
 		return shim_vu_bad(shim, "queue %u: base %u", q->index, base);
+	shim_hello_base_set(q, base);
 	q->base = base;
 	if (q->kind == SHIM_QUEUE_VTOE)
 		shim_attach_base_set(q);

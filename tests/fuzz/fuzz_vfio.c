@@ -41,6 +41,7 @@ static void set_up(void)
 	must(shim->conf && shim->loop);
 	shim_routes_set(&shim->routes, shim->conf);
 	shim_queues_init(shim);
+	must(shim_hello_init(shim) == 0);
 	shim_device_init(shim);
 	shim_tx_init(shim);
 	must(shim_rx_init(shim) == 0 && shim_attach_init(shim) == 0);

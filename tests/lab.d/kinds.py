@@ -100,6 +100,7 @@ class Kind:
 
 class Fast(Kind):
     kernels = ("fast", "debug")
+    options = {"carrier": "config"}
 
     @classmethod
     def check(cls, opt):
@@ -131,20 +132,25 @@ class Fast(Kind):
 
 class Stock(Kind):
     kernels = ("6.12", "6.1", "backports")
-    options = {"qemu": "11", "front": "vhost-user", "accel": "tcg"}
+    options = {"qemu": "11", "front": "vhost-user", "accel": "tcg", "carrier": "config"}
 
     # Queues that vnet_pv has behind the pairs and the control queue: CR, EQ, SWQ and two RWQ.
     VTOE_QUEUES = 5
 
     @classmethod
     def check(cls, opt):
+        # The virtio-net-pci of QEMU, which is all that 7.2 has, knows no vendor block and no queues of its own.
+        if opt["qemu"] == "7.2" and opt["driver"] == "vnet_pv":
+            opt["carrier"] = opt["carrier"] or "in-band"
         super().check(opt)
         opt["boot_timeout"] = 120
         if opt["qemu"] != "11" and opt["front"] == "vfio-user":
             raise LabError("--front vfio-user needs --qemu 11: QEMU %s has no vfio-user-pci" % opt["qemu"])
-        if opt["qemu"] != "11" and opt["driver"] == "vnet_pv" and opt["device"]:
-            raise LabError("--driver vnet_pv needs --qemu 11: the virtio-net-pci of QEMU %s knows no vendor block and no "
-                           "queues of its own; use --driver virtio_net" % opt["qemu"])
+        if opt["qemu"] != "11" and opt["driver"] == "vnet_pv" and opt["carrier"] != "in-band":
+            raise LabError("--carrier %s needs --qemu 11: with QEMU %s vnet_pv has the vendor block in-band only" % (
+                opt["carrier"], opt["qemu"]))
+        if opt["front"] == "vfio-user" and opt["carrier"] == "in-band":
+            raise LabError("--carrier in-band is for --front vhost-user: a vfio-user device shows its vendor block itself")
 
     def prepare(self):
         opt = self.opt
@@ -201,6 +207,7 @@ class Stock(Kind):
                 "-kernel", os.path.join(opt["kernel_dir"], "vmlinux"), "-initrd", os.path.join(opt["state"], "initramfs"),
                 "-append", " ".join(kernel),
                 "-chardev", "file,id=console,path=%s/%s.log,append=on" % (opt["state"], guest.name), "-serial", "chardev:console",
+                "-chardev", "socket,id=qmp,path=%s/%s.qmp,server=on,wait=off" % (opt["state"], guest.name), "-mon", "chardev=qmp,mode=control",
                 "-chardev", "socket,id=line,fd=%d" % line, "-device", "virtio-serial-pci,max_ports=2",
                 "-device", "virtserialport,nr=1,chardev=line,name=line"]
         for name, here, writable in [("root", opt["root"], False)] + [(n, h, n == "lab") for n, h, _ in self.shares()]:
@@ -212,9 +219,11 @@ class Stock(Kind):
     def device(self, path, guest):
         opt = self.opt
         pairs = opt["queues"]
+        if opt["carrier"] == "in-band":
+            pairs += common.constant("proto/vnet_hello.h", "VNET_HELLO_RESERVED_PAIRS")
         if opt["front"] == "vfio-user":
             return ["-device", json.dumps({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": path}})]
-        if opt["driver"] == "vnet_pv":
+        if opt["driver"] == "vnet_pv" and opt["carrier"] != "in-band":
             # The generic device shows the guest all that the shim has. QEMU does not reconnect it.
             return ["-chardev", "socket,id=net,path=" + path,
                     "-device", "vhost-user-test-device-pci,chardev=net,virtio-id=1,config_size=256,vq_size=256,num_vqs=%d" % (

@@ -120,7 +120,8 @@ class Topology:
                  "tenant %d" % common.TENANT,
                  "mac " + g.mac,
                  "mtu %d" % opt["mtu"],
-                 "front %s %s" % (opt.get("front") or "vhost-user", self.front(g)),
+                 "front %s %s%s" % (opt.get("front") or "vhost-user", self.front(g),
+                                    " in-band" if opt["carrier"] == "in-band" else ""),
                  "agent " + g.host.agent_socket,
                  "queues %d" % opt["queues"],
                  "encap " + opt["encap"]]

@@ -17,6 +17,7 @@
 #include "tap.h"
 #include "vnet_attach.h"
 #include "vnet_dev.h"
+#include "vnet_hello.h"
 #include "vnet_peer.h"
 #include "vnet_sock.h"
 #include "vnet_train.h"
@@ -141,6 +142,42 @@ static void inflight(struct vnet_inflight *r)
 	LE16(r->last_avail, 65534);
 	LE16(r->used_idx, 65533);
 	U8(r->taken[5], 1);
+}
+
+/* ---- vnet_hello.h ---- */
+
+static void hello_hello(struct vnet_hello *h)
+{
+	LE32(h->magic, VNET_HELLO_MAGIC);
+	BYTES(h->magic, "NVHI");
+	LE16(h->version, VNET_HELLO_VERSION);
+	LE16(h->size, sizeof(*h));
+	U8(h->type, VNET_HELLO_HELLO);
+	LE16(h->pairs, 2 + VNET_HELLO_RESERVED_PAIRS);
+	LE32(h->cookie, 0x31323334);
+}
+
+static void hello_answer(struct vnet_hello *h)
+{
+	LE32(h->magic, VNET_HELLO_MAGIC);
+	LE16(h->version, VNET_HELLO_VERSION);
+	LE16(h->size, sizeof(*h));
+	U8(h->type, VNET_HELLO_ANSWER);
+	LE16(h->pairs, 2);
+	LE16(h->mtu, 1450);
+	LE32(h->cookie, 0x31323334);
+	vendor_block(&h->block);
+}
+
+static void hello_refuse(struct vnet_hello *h)
+{
+	LE32(h->magic, VNET_HELLO_MAGIC);
+	LE16(h->version, VNET_HELLO_VERSION);
+	LE16(h->size, sizeof(*h));
+	U8(h->type, VNET_HELLO_REFUSE);
+	U8(h->reason, VNET_HELLO_R_PAIRS);
+	LE16(h->pairs, 4);
+	LE32(h->cookie, 0x31323334);
 }
 
 /* ---- vnet_train.h ---- */
@@ -697,6 +734,9 @@ struct vector {
 static struct vector vectors[] = {
 	VECTOR(vnet_vendor_block, vendor_block),
 	VECTOR(vnet_inflight, inflight),
+	VECTOR(vnet_hello, hello_hello),
+	VECTOR(vnet_hello, hello_answer),
+	VECTOR(vnet_hello, hello_refuse),
 	VECTOR(vnet_train_hdr, train_hdr),
 	VECTOR(vnet_seg_hdr, seg_hdr),
 	VECTOR(vnet_wire_meta, wire_meta),

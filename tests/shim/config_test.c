@@ -10,6 +10,9 @@
 #include "routes.h"
 #include "tap.h"
 
+#define GOOD_IN_BAND                                                      \
+	"vm g1\ntenant 77\nmac 52:54:00:4e:50:01\nmtu 1450\nencap vxlan\n" \
+	"front vhost-user /run/g1.sock in-band\n"
 #define GOOD                                                              \
 	"vm g1\n"                                                         \
 	"tenant 77      # a comment\n"                                    \
@@ -98,6 +101,11 @@ static void good_ones(void)
 	   "a small file, with its defaults");
 	ok(((struct sockaddr_in *)&c->link[0].agent)->sin_port == htons(7470),
 	   "a link's agent has the remote's address and port 7470");
+	ok(!c->in_band && shim_config_net_pairs(c) == 1, "no pair is reserved");
+	shim_config_free(c);
+	c = parse(GOOD_IN_BAND);
+	ok(c && c->in_band && c->pairs == 1 && shim_config_net_pairs(c) == 4,
+	   "in-band: three are");
 	shim_config_free(c);
 	c = parse(GOOD
 		  "agent /run/agent.sock\nqueues 4\npoll 50\nrwq 2048 32768\n"
@@ -156,6 +164,9 @@ static void bad_ones(void)
 	bad_instead(4, "mtu 65001", "mtu");
 	bad_instead(5, "front vdpa /run/x", "unknown front door");
 	bad_instead(5, "front vfio-user", "usage: front");
+	bad_instead(5, "front vhost-user /run/x inband", "unknown word 'inband'");
+	bad_instead(5, "front vfio-user /run/x in-band", "in-band is for vhost-user");
+	bad_instead(5, "front vhost-user /run/x in-band in-band", "usage: front");
 	bad_instead(6, "encap geneve", "unknown encapsulation");
 	bad_instead(6, "", "g1.conf: no 'encap' in this file");
 }
@@ -172,6 +183,10 @@ static void replacing(void)
 	n->mtu = c->mtu;
 	n->front_kind = SHIM_FRONT_VFIO_USER;
 	ok(shim_config_may_replace(c, n, "g1.conf") < 0, "nor the front door");
+	n->front_kind = SHIM_FRONT_VHOST_USER;
+	n->in_band = true;
+	ok(shim_config_may_replace(c, n, "g1.conf") < 0, "nor whether pairs are reserved");
+	n->in_band = false;
 	dup2(saved_stderr, STDERR_FILENO);
 	shim_config_free(n);
 	shim_config_free(c);

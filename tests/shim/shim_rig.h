@@ -77,6 +77,7 @@ struct vm {
 
 static char rig_dir[64];
 static const char *rig_door = "vhost-user"; /* of shims started from now on */
+static const char *rig_door_words = "";	    /* behind its path */
 
 UNUSED static uint64_t now_ms(void)
 {
@@ -152,9 +153,9 @@ UNUSED static void vm_config(struct vm *vm, const char *body)
 
 	snprintf(text, sizeof(text),
 		 "vm %s\nmac %02x:%02x:%02x:%02x:%02x:%02x\n"
-		 "front %s %s\n%s",
+		 "front %s %s %s\n%s",
 		 vm->name, vm->mac[0], vm->mac[1], vm->mac[2], vm->mac[3],
-		 vm->mac[4], vm->mac[5], rig_door, vm->front, body);
+		 vm->mac[4], vm->mac[5], rig_door, vm->front, rig_door_words, body);
 	write_file(vm->conf, text);
 }
 

@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 lab=$here/../lab
 work=$(mktemp -d)
 count=0 failed=0
-limit=60
+limit=240
 head -c 4M /dev/urandom >"$work/data"
 
 result() { # STATUS NAME [OUTPUT]
@@ -111,6 +111,16 @@ kill_shim() {
 }
 
 sessions() { "$lab" logs shim-g1 | grep -c "front end has come"; }
+
+reconnection() {
+	local before
+	before=$(sessions)
+	stream_while "the shim is restarted" "$lab" restart shim g1
+	[ "$(sessions)" -gt "$before" ]
+	result $? "QEMU has connected to the new shim"
+	stream_while "the shim is killed" kill_shim
+	run "ping afterwards" in_guest g1 ping -c 3 -i 0.2 -W 5 g2
+}
 
 # What is common to all stock drivers.
 traffic() {
