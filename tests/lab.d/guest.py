@@ -163,6 +163,8 @@ class GuestLine:
                     self.send(session, kind, payload)
         except (ConnectionError, LabError):
             pass
+        except asyncio.CancelledError:
+            pass        # the lab ends before its guest has; asyncio's streams would log a traceback
         finally:
             if session in self.clients:
                 # The client went away first: so does its command.
