@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """talk.py FILE COMMAND...: a conversation that must not break, for takeover.
 
-COMMAND sends back what it is given (ssh g1 cat). Numbered lines go there and are compared as they come back; FILE has how
-many came. Once FILE.stop is there no more are sent, all must have come back, and COMMAND must end well. Status 0 if so.
+COMMAND sends back what it is given (ssh g1 cat). Numbered lines go there and are compared as they come back; FILE.sent has how
+many went and FILE how many came. Once FILE.stop is there no more are sent, all must have come back, and COMMAND must end well. Status 0 if so.
 """
 
 import os
@@ -13,11 +13,17 @@ import threading
 import time
 
 path, command = sys.argv[1], sys.argv[2:]
-FILLING = "x" * 2000
+FILLING = "x" * 500
 
 
 def text(number):
     return "%d %s\n" % (number, FILLING)
+
+
+def tell(file, count):
+    with open(file + ".new", "w", encoding="ascii") as f:
+        f.write("%d\n" % count)
+    os.rename(file + ".new", file)
 
 
 def send(pipe):
@@ -27,14 +33,9 @@ def send(pipe):
             pipe.write(text(number))
             pipe.flush()
             number += 1
-            time.sleep(0.01)
+            tell(path + ".sent", number)
+            time.sleep(0.05)
     sent.append(number)
-
-
-def tell(count):
-    with open(path + ".new", "w", encoding="ascii") as f:
-        f.write("%d\n" % count)
-    os.rename(path + ".new", path)
 
 
 sent = []
@@ -46,8 +47,7 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
         if line != text(count):
             sys.exit("line %d came back as %r" % (count, line[:40]))
         count += 1
-        if count % 10 == 0:
-            tell(count)
+        tell(path, count)
     status = child.wait()
     sender.join(5)
 if status or sent != [count]:
