@@ -402,6 +402,14 @@ static void set_up(uint64_t features)
 	print_totals();
 }
 
+/* What the shim has raised for setting up: it rings when it is given an interrupt. */
+static void settle(void)
+{
+	drain_interrupts();
+	print("@settled");
+	print_totals();
+}
+
 void payload_main(void);
 
 void payload_main(void)
@@ -427,6 +435,8 @@ void payload_main(void)
 			set_up(rings | VNET_BIT_MASK(VIRTIO_NET_F_MRG_RXBUF));
 		else if (c == 'v')
 			set_up(rings | VNET_BIT_MASK(VNET_F_PARAVIRT_BIT));
+		else if (c == 's')
+			settle();
 		else if (c >= '0' && c < (char)('0' + ROUNDS))
 			play(c - '0');
 		else if (c == 'q')
