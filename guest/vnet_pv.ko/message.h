@@ -34,8 +34,10 @@ bool vnpv_message_parse(const void *from, u32 len, struct vnpv_message *m);
  */
 int vnpv_message_block(const struct vnpv_message *m, u16 pairs,
 		       struct vnpv_block *block, const char **why);
-/* The answer to the HELLO with this cookie. As vnpv_message_block(); -EAGAIN: this
- * is not the answer. */
+/*
+ * The answer to the HELLO with this cookie. As vnpv_message_block(); -EAGAIN: this
+ * is not the answer.
+ */
 int vnpv_message_answer(const struct vnpv_message *m, u16 pairs, u32 cookie,
 			struct vnpv_block *block, const char **why);
 
