@@ -140,8 +140,8 @@ class Stock(Kind):
     @classmethod
     def check(cls, opt):
         # The virtio-net-pci of QEMU, which is all that 7.2 has, knows no vendor block and no queues of its own.
-        if opt["qemu"] == "7.2" and opt["driver"] == "vnet_pv":
-            opt["carrier"] = opt["carrier"] or "in-band"
+        if opt.get("qemu") == "7.2" and opt["driver"] == "vnet_pv":
+            opt["carrier"] = opt.get("carrier") or "in-band"
         super().check(opt)
         opt["boot_timeout"] = 120
         if opt["qemu"] != "11" and opt["front"] == "vfio-user":
