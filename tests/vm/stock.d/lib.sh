@@ -75,17 +75,20 @@ stop() {
 	up=''
 }
 
-# stream MODE MB: that much data from g1 to g2; MODE is in_guest or offloaded. The receiver is there first.
+# stream MODE MB [FILE]: at least that much data from g1 to g2, and until g1 has the file; MODE is in_guest or offloaded. The
+# receiver is there first.
 stream() {
-	local mode=$1 n=$(($2 / 4)) i want got receiver
-	want=$(for ((i = 0; i < n; i++)); do cat "$work/data"; done | md5sum)
+	local mode=$1 n=$(($2 / 4)) file=${3-/} i want got receiver
 	$mode g2 sh -c 'socat -u TCP4-LISTEN:5000,reuseaddr - | md5sum' >"$work/got" &
 	receiver=$!
 	until_guest 20 g2 'grep -q ":1388 00000000:0000 0A" /proc/net/tcp'
-	$mode g1 sh -c "for i in \$(seq $n); do cat /tmp/data; done | socat -u - TCP4:192.168.77.2:5000" || return 1
+	$mode g1 sh -c "{ n=0; while [ \$n -lt $n ] || [ ! -e $file ]; do cat /tmp/data || break; n=\$((n + 1)); done
+		echo \$n >/tmp/sent; } | socat -u - TCP4:192.168.77.2:5000" || return 1
 	wait $receiver
+	n=$(in_guest g1 cat /tmp/sent)
+	want=$(for ((i = 0; i < n; i++)); do cat "$work/data"; done | md5sum)
 	got=$(cat "$work/got")
-	echo "sent $want, received $got"
+	echo "sent $n times 4 MB, $want, received $got"
 	[ "$got" = "$want" ]
 }
 
@@ -93,15 +96,17 @@ stream() {
 stream_while() {
 	local name=$1 transfer status
 	shift
-	stream in_guest 60 >"$work/stream" &
+	in_guest g1 rm -f /tmp/enough
+	stream in_guest 60 /tmp/enough >"$work/stream" &
 	transfer=$!
 	until_guest 30 g1 'grep -q ":1388 01 " /proc/net/tcp'
 	"$@"
 	kill -0 $transfer 2>/dev/null
 	result $? "$name while data is under way"
+	in_guest g1 touch /tmp/enough
 	wait $transfer
 	status=$?
-	result $status "$name: all 60 MB arrive intact" "$(cat "$work/stream")"
+	result $status "$name: everything arrives intact" "$(cat "$work/stream")"
 }
 
 kill_shim() {
