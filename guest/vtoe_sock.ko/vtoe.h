@@ -342,6 +342,8 @@ int vtoe_addr_to_user(const struct sock *sk, const struct vtoe_addr *addr,
 bool vtoe_addr_any(const struct vtoe_addr *addr);
 bool vtoe_addr_is_local(struct net *net, struct net_device *dev,
 			const struct vtoe_addr *addr);
+bool vtoe_addr_is_martian(struct net *net, struct net_device *dev,
+			  const struct vtoe_addr *local, const struct vtoe_addr *remote);
 bool vtoe_addr_same_host(const struct vtoe_addr *a, const struct vtoe_addr *b);
 void vtoe_addr_of_inner(struct vtoe_sock *vs);
 void vtoe_set_addrs(struct vtoe_sock *vs);
@@ -434,6 +436,7 @@ void vtoe_sid_reset_all(struct vtoe_dev *dev);
 
 /* dev.c */
 struct vtoe_dev *vtoe_dev_find(const struct net_device *netdev, u32 *why_not);
+struct vtoe_dev *vtoe_dev_any(struct net *net, u32 *why_not);
 void vtoe_dev_get(struct vtoe_dev *dev);
 void vtoe_dev_put(struct vtoe_dev *dev);
 void vtoe_dev_removal(struct vtoe_dev *dev);
