@@ -220,6 +220,7 @@ static bool forget_conn(struct vtoe_sock *vs)
 	vs->snd_end = 0;
 	vs->rcv_nxt = 0;
 	vs->rcv_final = U64_MAX;
+	vs->urg = VTOE_URG_NONE;
 	vs->want_told = false;
 	vs->conn = NULL;
 	vs->cid = 0;

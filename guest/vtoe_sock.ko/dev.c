@@ -139,6 +139,7 @@ static u32 hello(struct vtoe_dev *dev)
 		return VTOE_REASON_LIMIT;
 	}
 	dev->max_sockets = le32_to_cpu(reply.u.hello.max_sockets);
+	dev->features = le64_to_cpu(reply.u.hello.features);
 	return dev->max_sockets ? VTOE_REASON_NONE : VTOE_REASON_LIMIT;
 }
 

@@ -481,6 +481,7 @@ int vtoe_accept(struct socket *sock, struct socket *newsock, VTOE_ACCEPT_ARGS)
 	sock_graft(child, newsock);
 	newsock->state = SS_CONNECTED;
 	vtoe_custom_sockopt(newsock);
+	set_bit(SOCK_SUPPORT_ZC, &newsock->flags);
 	release_sock(child);
 	return 0;
 }

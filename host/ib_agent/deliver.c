@@ -171,7 +171,7 @@ int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 	conn->rx_msgs[class]++;
 	memset(&out, 0, sizeof(out));
 	out.type = VTOE_MSG_DATA;
-	out.flags = hdr->flags & VTOE_MSG_F_WANT_CREDIT;
+	out.flags = hdr->flags;
 	if (conn->flags & IBA_CONN_F_RX_WANT)
 		out.flags |= VTOE_MSG_F_WANT_CREDIT;
 	out.len = hdr->len;

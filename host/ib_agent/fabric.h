@@ -74,6 +74,13 @@ void iba_open_rep(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 		  const struct vnet_lane_rep *rep);
 void iba_open_rej(struct iba_conn *conn, enum vtoe_reason reason);
 
+/* The flags that a message may have. */
+static inline uint8_t iba_msg_flags(uint8_t type)
+{
+	return type == VTOE_MSG_DATA ? VTOE_MSG_F_WANT_CREDIT | VTOE_MSG_F_URGENT :
+				       VTOE_MSG_F_WANT_CREDIT;
+}
+
 /* ---- deliver.c: what a fabric reports of an open connection ---- */
 
 /*

@@ -192,7 +192,7 @@ static int rx_parse(struct iba_lane *lane)
 		return malformed(lane, "message type");
 	row = &rx_rows[hdr.type];
 	if (hdr.reserved || hdr.lane_limit ||
-	    (hdr.flags & ~VTOE_MSG_F_WANT_CREDIT))
+	    (hdr.flags & ~iba_msg_flags(hdr.type)))
 		return malformed(lane, "reserved field");
 	if (hdr.type != VTOE_MSG_DATA && le32toh(hdr.len) != row->len)
 		return malformed(lane, "message length");

@@ -257,7 +257,7 @@ static bool send_one(struct iba_vm *vm, const struct virtq_chain *chain)
 		return false;
 	}
 	if (hdr.reserved || hdr.lane_limit ||
-	    (hdr.flags & ~VTOE_MSG_F_WANT_CREDIT)) {
+	    (hdr.flags & ~iba_msg_flags(hdr.type))) {
 		violation(conn, VTOE_REASON_PROTOCOL, "reserved field");
 		return false;
 	}

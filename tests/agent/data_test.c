@@ -136,6 +136,50 @@ static void test_fin(struct bed *bed)
 	is_int(stream_close(&a, 0), 0, "a closes");
 }
 
+/* One message of a with these flags: what b is told, -1 for nothing. */
+static int flags_told(struct stream *a, struct stream *b, unsigned int type,
+		      uint8_t flags)
+{
+	struct gbuf *buf = guest_send_buffer(a->g);
+	uint32_t len = type == VTOE_MSG_DATA ? 10 : 0;
+	struct vtoe_msg_hdr hdr;
+	struct gmsg msg;
+	int told;
+
+	if (!buf)
+		return -1;
+	stream_header(a, &hdr, type, len);
+	hdr.flags = flags;
+	guest_queue(a->g, buf, &hdr, (uint32_t)sizeof(hdr) + len);
+	a->tx += len;
+	guest_kick(a->g, G_SWQ);
+	if (!guest_message(b->g, &msg, 1000))
+		return -1;
+	told = msg.hdr.flags;
+	guest_release(b->g, &msg);
+	return told;
+}
+
+/* Urgent data: the flag stays with its message. */
+static void test_urgent(struct bed *bed)
+{
+	struct stream a, b;
+
+	ok(le64toh(bed->a.hello_reply.u.hello.features) & VTOE_F_URGENT,
+	   "HELLO says that data may be urgent");
+	is_int(bed_open(bed, &a, &b), 0, "connection opens");
+	is_int(flags_told(&a, &b, VTOE_MSG_DATA, VTOE_MSG_F_URGENT),
+	       VTOE_MSG_F_URGENT, "an urgent message arrives as one");
+	is_int(flags_told(&a, &b, VTOE_MSG_DATA, 0), 0, "the next does not");
+	is_int(flags_told(&a, &b, VTOE_MSG_CREDIT, VTOE_MSG_F_URGENT), -1,
+	       "credit cannot be urgent");
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_PROTOCOL,
+	   "and ends the connection");
+	stream_close(&a, 0);
+	stream_close(&b, 0);
+	streams_reset();
+}
+
 /* Who reads everything and leaves at once still acknowledges it. */
 static void test_last_ack(struct bed *bed)
 {
@@ -327,6 +371,7 @@ static void run(unsigned int agents, const struct guest_options *opt,
 		test_open(&bed, agents == 2 ? VTOE_FABRIC_TCP : VTOE_FABRIC_LOCAL);
 		test_data(&bed);
 		test_fin(&bed);
+		test_urgent(&bed);
 		test_last_ack(&bed);
 		test_reset(&bed);
 		test_many(&bed);
