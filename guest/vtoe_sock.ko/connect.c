@@ -24,7 +24,8 @@
 
 struct way {
 	struct vtoe_dev *dev;  /* with a reference */
-	struct dst_entry *dst; /* likewise; NULL: the peer is this guest itself */
+	struct dst_entry *dst; /* likewise */
+	bool local;	       /* the peer is this guest itself */
 };
 
 static struct dst_entry *route4(struct vtoe_sock *vs, bool *local, bool *unicast)
@@ -125,11 +126,12 @@ static struct vtoe_dev *dev_to_self(struct vtoe_sock *vs, u32 *why_not)
 /* Fills in vs->local, and vs->remote if it is 0.0.0.0 or [::]; the reason why not, or NONE. */
 static u32 find_way(struct vtoe_sock *vs, struct way *way)
 {
-	bool local = false, unicast = false;
 	u32 reason = VTOE_REASON_NO_DEVICE;
+	bool unicast = false;
 
 	way->dev = NULL;
 	way->dst = NULL;
+	way->local = false;
 	if (!vs->remote.port)
 		return VTOE_REASON_NO_DEVICE;
 	if (vs->local.family && !vtoe_addr_any(&vs->local) &&
@@ -139,17 +141,17 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	    ipv6_only_sock(vs->inner->sk))
 		return VTOE_REASON_ADDR_FAMILY;
 
-	way->dst = vs->remote.family == 4 ? route4(vs, &local, &unicast) :
-					    route6(vs, &local, &unicast);
+	way->dst = vs->remote.family == 4 ? route4(vs, &way->local, &unicast) :
+					    route6(vs, &way->local, &unicast);
 	if (IS_ERR(way->dst)) {
 		way->dst = NULL;
 		return VTOE_REASON_NO_DEVICE;
 	}
-	if (local)
+	if (way->local)
 		way->dev = dev_to_self(vs, &reason);
 	else if (unicast)
 		way->dev = vtoe_dev_find(way->dst->dev, &reason);
-	if (local || !way->dev) {
+	if (!way->dev) {
 		dst_release(way->dst);
 		way->dst = NULL;
 	}
@@ -256,6 +258,10 @@ static u32 start(struct vtoe_sock *vs)
 	err = take_port(vs);
 	if (err)
 		goto out;
+	reason = VTOE_REASON_FIREWALL;
+	if (!vtoe_firewall_out(vs, way.dst))
+		goto out;
+	reason = VTOE_REASON_LIMIT;
 	entry = vtoe_sid_create(vs, way.dev, GFP_KERNEL);
 	if (!entry)
 		goto out;
@@ -274,7 +280,7 @@ static u32 start(struct vtoe_sock *vs)
 	spin_unlock_bh(&vs->lock);
 
 	reason = VTOE_REASON_NONE;
-	err = way.dst ? vtoe_neigh_start(vs, way.dst, &vs->remote) : 0;
+	err = way.local ? 0 : vtoe_neigh_start(vs, way.dst, &vs->remote);
 	if (!err) {
 		reason = give_connect(vs);
 	} else if (err == -EAGAIN) {

@@ -136,6 +136,20 @@ void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_so
 	copy_error(vs, inner->sk);
 }
 
+/*
+ * Firewalls tell whose packet it is (meta skuid) by the file of the socket that
+ * sends it, and SIGURG goes to that file's owner. It outlives our release().
+ */
+void vtoe_inner_set_file(struct vtoe_sock *vs)
+{
+	struct socket *sock = vtoe_sock(vs)->sk_socket;
+	struct sock *isk = vs->inner->sk;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	vs->inner->file = sock ? sock->file : NULL;
+	write_unlock_bh(&isk->sk_callback_lock);
+}
+
 void vtoe_inner_release(struct vtoe_sock *vs)
 {
 	struct socket *inner = vs->inner;
@@ -150,6 +164,7 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	isk->sk_write_space = vs->inner_write_space;
 	isk->sk_error_report = vs->inner_error_report;
 	rcu_assign_sk_user_data(isk, NULL);
+	inner->file = NULL;
 	write_unlock_bh(&isk->sk_callback_lock);
 	vs->inner = NULL;
 	sock_release(inner);
@@ -196,6 +211,7 @@ void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason)
 
 	if (vtoe_is_tcp(vs))
 		return;
+	vtoe_inner_set_file(vs);
 	vs->reason = reason;
 	vtoe_count(sk, VTOE_STAT_FALLBACKS);
 	vtoe_count(sk, VTOE_STAT_REASON0 + min_t(u32, reason, VTOE_REASON_COUNT - 1));

@@ -416,6 +416,7 @@ void vtoe_write_space(struct sock *sk);
 /* fallback.c */
 int vtoe_inner_create(struct vtoe_sock *vs);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
+void vtoe_inner_set_file(struct vtoe_sock *vs);
 void vtoe_inner_release(struct vtoe_sock *vs);
 void vtoe_inner_named(struct vtoe_sock *vs);
 void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
@@ -424,6 +425,11 @@ int vtoe_reason_errno(u32 reason);
 void vtoe_inner_sync_err(struct vtoe_sock *vs, int ret);
 int vtoe_inner_sendmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len);
 int vtoe_inner_recvmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flags);
+
+/* firewall.c */
+bool vtoe_firewall_out(struct vtoe_sock *vs, struct dst_entry *dst);
+bool vtoe_firewall_in(struct sock *listener, struct vtoe_dev *dev,
+		      const struct vtoe_event *ev);
 
 /* sockopt.c */
 int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optval,
