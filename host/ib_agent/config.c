@@ -37,6 +37,7 @@ struct parse {
 static const char *const fabric_names[] = {
 	[VTOE_FABRIC_LOCAL] = "local",
 	[VTOE_FABRIC_TCP] = "tcp",
+	[VTOE_FABRIC_VERBS] = "verbs",
 };
 
 #define FABRIC_NAMES (sizeof(fabric_names) / sizeof(fabric_names[0]))
@@ -139,6 +140,30 @@ static int parse_data(const struct conf_line *line, void *ctx)
 	return conf_sockaddr(line, word, VNET_PEER_PORT, &cfg->data);
 }
 
+/* A port for each tenant is taken by the RDMA connection manager. */
+static int parse_rdma(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->rdma_set)
+		return twice(line);
+	cfg->rdma_set = true;
+	for (int i = 1; i < line->argc; i++) {
+		struct sockaddr_storage *addr = &cfg->rdma[cfg->rdma_count];
+
+		if (has_port(line->argv[i]))
+			return conf_error(line, "expected addresses without ports");
+		if (conf_sockaddr(line, line->argv[i], VNET_PEER_PORT, addr))
+			return -EINVAL;
+		for (unsigned int j = 0; j < cfg->rdma_count; j++)
+			if (sockaddr_equal(addr, &cfg->rdma[j]))
+				return conf_error(line, "%s is named twice",
+						  line->argv[i]);
+		cfg->rdma_count++;
+	}
+	return 0;
+}
+
 static int parse_key_file(const struct conf_line *line, void *ctx)
 {
 	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
@@ -172,7 +197,7 @@ static int parse_fabric(const struct conf_line *line, void *ctx)
 			if (!strcmp(line->argv[i], fabric_names[f]))
 				break;
 		if (f == FABRIC_NAMES)
-			return conf_error(line, "unknown fabric \"%s\" (local, tcp)",
+			return conf_error(line, "unknown fabric \"%s\" (local, tcp, verbs)",
 					  line->argv[i]);
 		if (iba_config_allows(cfg, f))
 			return conf_error(line, "fabric %s is named twice",
@@ -291,9 +316,10 @@ static const struct conf_directive directives[] = {
 	{ "host", 1, 1, "NAME", parse_host },
 	{ "listen", 1, 1, "ADDR[:PORT]", parse_listen },
 	{ "data", 1, 1, "ADDR[:PORT-PORT]", parse_data },
+	{ "rdma", 1, IBA_RDMA_MAX, "ADDR...", parse_rdma },
 	{ "key-file", 1, 1, "PATH", parse_key_file },
 	{ "socket", 1, 1, "PATH", parse_socket },
-	{ "fabric", 1, IBA_FABRICS_MAX, "local|tcp...", parse_fabric },
+	{ "fabric", 1, IBA_FABRICS_MAX, "local|verbs|tcp...", parse_fabric },
 	{ "poll", 1, 2, "event | adaptive [USEC]", parse_poll },
 	{ "max-connections", 1, 1, "N", parse_max_connections },
 	{ "progress-events", 1, 1, "on|off", parse_progress },
@@ -333,6 +359,8 @@ int iba_config_load(const char *path, struct iba_config *cfg)
 	}
 	if (!cfg->data_set)
 		cfg->data = cfg->listen;
+	if (!cfg->rdma_count)
+		cfg->rdma[cfg->rdma_count++] = cfg->data;
 	return err;
 }
 

@@ -14,6 +14,7 @@
 
 #define IBA_KEY_LEN 32
 #define IBA_FABRICS_MAX 3
+#define IBA_RDMA_MAX 8
 #define IBA_USER_LEN 33
 
 /* A VM that may attach: all of it as its shim says it. */
@@ -30,6 +31,10 @@ struct iba_config {
 	struct sockaddr_storage data;	/* lanes: listen's address unless `data` is given */
 	bool data_set;
 	uint16_t data_port_first, data_port_last; /* 0: ephemeral */
+	/* RDMA ports, by address; data's address unless `rdma` is given */
+	struct sockaddr_storage rdma[IBA_RDMA_MAX];
+	unsigned int rdma_count;
+	bool rdma_set;
 	char key_file[PATH_MAX];
 	char socket_path[108];
 	uint16_t fabric[IBA_FABRICS_MAX]; /* VTOE_FABRIC_*, in the order to try */

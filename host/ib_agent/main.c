@@ -114,6 +114,8 @@ static int enter_sandbox(const struct iba_config *cfg)
 	const char *user = cfg->user[0] ? cfg->user : "nobody";
 	int err = give_socket(cfg, user);
 
+	iba_verbs_prepare(cfg);
+
 	if (!err && cfg->sandbox)
 		err = sandbox_drop_privileges(user);
 	if (!err && cfg->sandbox)

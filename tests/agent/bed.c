@@ -4,12 +4,26 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+const char *bed_fabric(void)
+{
+	const char *fabric = getenv("AGENT_FABRIC");
+
+	return fabric ? fabric : "tcp";
+}
+
+unsigned int bed_fabric_id(void)
+{
+	return strcmp(bed_fabric(), "verbs") ? VTOE_FABRIC_TCP :
+					       VTOE_FABRIC_VERBS;
+}
 
 bool bed_make(struct bed *bed, unsigned int agents,
 	      const struct guest_options *opt, const char *extra)
 {
-	const char *fabric = agents == 2 ? "fabric tcp\n" : "fabric local\n";
+	const char *fabric = agents == 2 ? bed_fabric() : "local";
 	struct vtoe_addr any = { .family = 4, .port = htons(BED_PORT) };
 	char text[256];
 	int ra, rb;
@@ -19,7 +33,7 @@ bool bed_make(struct bed *bed, unsigned int agents,
 	bed->agents = agents;
 	bed->next_port = 40000;
 	bed->next_sid = 10;
-	snprintf(text, sizeof(text), "%s%s", fabric, extra);
+	snprintf(text, sizeof(text), "fabric %s\n%s", fabric, extra);
 	for (unsigned int i = 0; i < agents; i++)
 		if (agent_start(&bed->agent[i], i + 1, TEST_KEY, text, NULL))
 			return false;

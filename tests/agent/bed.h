@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Two guests of tenant 7, on one host (fabric local) or on two (fabric tcp),
+ * Two guests of tenant 7, on one host (fabric local) or on two (bed_fabric()),
  * that both listen on BED_PORT.
  */
 #ifndef AGENT_BED_H
@@ -20,6 +20,10 @@ struct bed {
 	uint16_t next_port;
 	uint32_t next_sid;
 };
+
+/* Between two agents: tcp, or what AGENT_FABRIC says. */
+const char *bed_fabric(void);
+unsigned int bed_fabric_id(void);
 
 /* Also forgets all streams. */
 bool bed_make(struct bed *bed, unsigned int agents,

@@ -241,7 +241,7 @@ static void run(unsigned int agents, const struct guest_options *opt,
 	if (!ok(bed_make(&bed, agents, opt, extra), "two guests listen")) {
 		agent_show_log(&bed.agent[0]);
 	} else {
-		test_open(&bed, agents == 2 ? VTOE_FABRIC_TCP : VTOE_FABRIC_LOCAL);
+		test_open(&bed, agents == 2 ? bed_fabric_id() : VTOE_FABRIC_LOCAL);
 		test_data(&bed);
 		test_fin(&bed);
 		test_last_ack(&bed);
@@ -277,15 +277,15 @@ int main(int argc, char **argv)
 		run(1, &pages, "poll adaptive 100\n");
 	}
 	if (strchr(only, '3')) {
-		note("tcp");
+		note("%s", bed_fabric());
 		run(2, NULL, "");
 	}
 	if (strchr(only, '4')) {
-		note("tcp, page-wise buffers");
+		note("%s, page-wise buffers", bed_fabric());
 		run(2, &pages, "");
 	}
 	if (strchr(only, '5')) {
-		note("tcp, no EVENT_IDX, adaptive polling");
+		note("%s, no EVENT_IDX, adaptive polling", bed_fabric());
 		run(2, &plain, "poll adaptive\n");
 	}
 	return tap_done();
