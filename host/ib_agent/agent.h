@@ -195,6 +195,7 @@ struct iba_vm_stats {
 	uint64_t tx_msgs, tx_bytes, tx_credits, tx_throttled;
 	uint64_t rx_msgs, rx_bytes;
 	uint64_t opened, accepted, failed, closed;
+	uint64_t gave_way; /* a fabric to the next one */
 	uint64_t drops[IBA_DROP_COUNT];
 };
 
@@ -471,6 +472,8 @@ void iba_verbs_answer(struct iba_tenant *t, uint32_t seq,
 void iba_verbs_token(struct iba_tenant *t, const struct sockaddr_storage *source,
 		     const struct iba_lane_want *want,
 		     struct vnet_peer_lane_answer *answer);
+/* The RWQ is empty: buffers that connections over verbs have left. True: some. */
+bool iba_verbs_reclaim(struct iba_vm *vm, unsigned int class);
 /* Lanes as objects of the statistics, behind comma. */
 void iba_verbs_print(const struct iba_tenant *t, FILE *out, const char *comma);
 /* Descriptors that the payload of a chain may have. */

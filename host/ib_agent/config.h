@@ -24,6 +24,13 @@ struct iba_config_vm {
 	uint8_t mac[VNET_MAC_LEN];
 };
 
+/* The order of fabrics to one host's agent. */
+struct iba_config_peer {
+	struct sockaddr_storage addr;
+	uint16_t fabric[IBA_FABRICS_MAX];
+	unsigned int fabric_count;
+};
+
 struct iba_config {
 	const char *file; /* that it was read from; the caller's */
 	char host[VNET_NAME_LEN];
@@ -45,6 +52,8 @@ struct iba_config {
 	char user[IBA_USER_LEN]; /* to become after start-up */
 	struct iba_config_vm *vm; /* none: whoever may open the socket */
 	unsigned int vm_count;
+	struct iba_config_peer *peer;
+	unsigned int peer_count;
 	bool sandbox;
 };
 
@@ -62,6 +71,10 @@ bool iba_config_vm_ok(const struct iba_config *cfg,
 		      const char name[VNET_NAME_LEN], uint32_t tenant,
 		      const uint8_t mac[VNET_MAC_LEN]);
 bool iba_config_allows(const struct iba_config *cfg, uint16_t fabric);
+/* The fabrics to try to the agent at this address (NULL: none is known), in order. */
+const uint16_t *iba_config_order(const struct iba_config *cfg,
+				 const struct sockaddr_storage *agent,
+				 unsigned int *count);
 /* 1 << VTOE_FABRIC_* of all that are allowed. */
 uint16_t iba_config_fabrics(const struct iba_config *cfg);
 

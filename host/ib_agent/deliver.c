@@ -117,6 +117,8 @@ static int take_buffer(struct iba_conn *conn, unsigned int class, uint32_t len,
 	struct virtq *rwq = &vm->queue[IBA_Q_RWQ + class].vq;
 	int ret = iba_deliver_next(&vm->queue[IBA_Q_RWQ + class], chain);
 
+	if (ret == 0 && iba_verbs_reclaim(vm, class))
+		ret = iba_deliver_next(&vm->queue[IBA_Q_RWQ + class], chain);
 	if (ret < 0) {
 		iba_vm_fault(vm, "receive queue broken");
 		return -EPROTO;

@@ -74,6 +74,7 @@ static void print_vm(FILE *out, const struct iba_vm *vm)
 	FIELD(out, s, accepted);
 	FIELD(out, s, failed);
 	FIELD(out, s, closed);
+	FIELD(out, s, gave_way);
 	FIELD(out, s, tx_msgs);
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_credits);

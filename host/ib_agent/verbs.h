@@ -10,7 +10,8 @@
  *    ├─ iba_vport  an address of ours: where lanes come in and start
  *    ├─ iba_vdev   an open device: protection domain, completion queue (CQ)
  *    ├─ iba_vvm    a VM on a device: its registered memory, a shared receive
- *    │             queue (SRQ) a class, what is promised of them (verbs_mem.c)
+ *    │             queue (SRQ) a class, what is promised of them (verbs_mem.c);
+ *    │             what the other fabrics need of it (verbs_loop.c)
  *    └─ iba_vlane  three queue pairs between two VMs (verbs_lane.c, verbs_cm.c);
  *        └─ iba_vpath  a connection's half on its lane; may outlive it
  *
@@ -206,6 +207,9 @@ struct iba_vvm {
 	 */
 	uint32_t posted[VNET_RWQ_CLASSES], promised[VNET_RWQ_CLASSES];
 	uint32_t ghosts[VNET_RWQ_CLASSES], suspect[VNET_RWQ_CLASSES];
+	/* queue pairs to themselves, and what they were sent (verbs_loop.c) */
+	struct ibv_qp *loop[VNET_RWQ_CLASSES];
+	uint32_t loop_pending[VNET_RWQ_CLASSES];
 	unsigned int lanes; /* with queue pairs on these SRQs */
 	struct iba_vpath_list starved; /* a grant waits for buffers */
 	uint64_t grants_deferred;
@@ -228,7 +232,8 @@ struct iba_verbs {
 
 /* ---- work request ids ---- */
 
-enum iba_v_work { IBA_V_RX = 1, IBA_V_TX, IBA_V_CTRL_RX_WORK, IBA_V_CTRL_TX_WORK };
+enum iba_v_work { IBA_V_RX = 1, IBA_V_TX, IBA_V_CTRL_RX_WORK, IBA_V_CTRL_TX_WORK,
+		  IBA_V_LOOP };
 
 static inline uint64_t iba_v_id(enum iba_v_work work, unsigned int class,
 				uint16_t head, uint32_t vvm)
@@ -263,6 +268,8 @@ uint32_t iba_vvm_lkey(const struct iba_vvm *vvm, const void *at);
  * False: the guest granted what it has not posted; the connection has failed.
  */
 bool iba_vvm_grant(struct iba_vpath *path);
+/* Buffers on the SRQ that nobody was promised. */
+uint32_t iba_vvm_spare(const struct iba_vvm *vvm, unsigned int class);
 /* On the SRQ again, for whoever comes. */
 void iba_vvm_recycle(struct iba_vvm *vvm, struct iba_vrx *rx);
 /* What a path was promised and will not use. */
@@ -271,6 +278,14 @@ void iba_vvm_unpromise(struct iba_vvm *vvm, unsigned int class, uint32_t n);
 void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken);
 /* There may be buffers for those who wait. */
 void iba_vvm_feed_starved(struct iba_vvm *vvm);
+
+/* ---- verbs_loop.c ---- */
+
+bool iba_vloop_is(const struct iba_vvm *vvm, unsigned int class,
+		  uint32_t qp_num);
+/* An empty message has used up this buffer: it is the RWQ's again. */
+void iba_vloop_received(struct iba_vvm *vvm, struct iba_vrx *rx);
+void iba_vloop_destroy(struct iba_vvm *vvm, unsigned int class);
 
 /* ---- verbs_lane.c ---- */
 

@@ -18,7 +18,8 @@
  *   ghosts    of the promised, those of connections that have ended; they are
  *             taken back when the peer has said how many it sent (RST)
  *
- * What is posted and not promised serves the next grant. A guest that grants more
+ * What is posted and not promised serves the next grant, and goes back to the RWQ
+ * when another fabric finds that empty (verbs_loop.c). A guest that grants more
  * than all of this and its RWQ have loses that connection, unless ghosts hold the
  * buffers: then the grant waits (vvm->starved).
  *
@@ -255,6 +256,11 @@ struct iba_vvm *iba_vvm_get(struct iba_verbs *v, struct iba_vm *vm,
 /* Empty queues in place of those that a broken queue pair may have robbed. */
 static void renew_srqs(struct iba_vvm *vvm)
 {
+	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++)
+		iba_vloop_destroy(vvm, c);
+	/* nothing completes on them any more: what has, is counted */
+	while (iba_vrx_poll(vvm->dev, 64))
+		;
 	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++) {
 		if (ibv_destroy_srq(vvm->srq[c])) {
 			iba_vm_fault(vvm->vm, "shared receive queue in use");
@@ -314,10 +320,12 @@ static void warn_left(const char *what, int err)
 
 void iba_vvm_destroy(struct iba_vvm *vvm)
 {
-	for (int c = 0; c < VNET_RWQ_CLASSES; c++)
+	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++) {
+		iba_vloop_destroy(vvm, c);
 		if (vvm->srq[c] && !vvm->dev->dead)
 			warn_left("a shared receive queue",
 				  ibv_destroy_srq(vvm->srq[c]));
+	}
 	for (unsigned int i = 0; i < vvm->mr_count; i++)
 		if (!vvm->dev->dead)
 			warn_left("guest memory", ibv_dereg_mr(vvm->mr[i]));
@@ -422,10 +430,12 @@ static bool feed(struct iba_vvm *vvm, unsigned int class)
 	return false;
 }
 
-static bool spare(const struct iba_vvm *vvm, unsigned int class)
+uint32_t iba_vvm_spare(const struct iba_vvm *vvm, unsigned int class)
 {
-	return (int32_t)(vvm->posted[class] - vvm->suspect[class] -
-			 vvm->promised[class]) > 0;
+	uint32_t spare = vvm->posted[class] - vvm->suspect[class] -
+			 vvm->promised[class] - vvm->loop_pending[class];
+
+	return (int32_t)spare > 0 ? spare : 0;
 }
 
 void iba_vvm_recycle(struct iba_vvm *vvm, struct iba_vrx *rx)
@@ -453,7 +463,7 @@ bool iba_vvm_grant(struct iba_vpath *path)
 		uint32_t limit = conn->rx_credit.msg_limit[c];
 
 		while ((int32_t)(limit - path->granted[c]) > 0) {
-			if (spare(vvm, c) || feed(vvm, c)) {
+			if (iba_vvm_spare(vvm, c) || feed(vvm, c)) {
 				vvm->promised[c]++;
 				path->granted[c]++;
 				continue;

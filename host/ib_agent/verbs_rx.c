@@ -178,7 +178,13 @@ static void rx_done(struct iba_vdev *dev, const struct ibv_wc *wc,
 	if (!vvm) /* the VM has left */
 		return;
 	rx = &vvm->rx[class][head];
+	if (!rx->posted)
+		return;
 	vvm->posted[class]--;
+	if (!wc->status && iba_vloop_is(vvm, class, wc->qp_num)) {
+		iba_vloop_received(vvm, rx);
+		return;
+	}
 	if (wc->status || !lane || lane->vvm != vvm) {
 		iba_vvm_recycle(vvm, rx);
 		if (wc->status && wc->status != IBV_WC_WR_FLUSH_ERR && lane)

@@ -18,6 +18,7 @@ struct bed {
 	unsigned int agents;
 	struct guest a, b; /* MACs 02:00:00:00:00:01 and :02 */
 	uint16_t next_port;
+	uint32_t msg_window[VNET_RWQ_CLASSES]; /* of new streams; 0: as stream_init() */
 	uint32_t next_sid;
 };
 
@@ -28,6 +29,10 @@ unsigned int bed_fabric_id(void);
 /* Also forgets all streams. */
 bool bed_make(struct bed *bed, unsigned int agents,
 	      const struct guest_options *opt, const char *extra);
+/* The same with agents of a program, in place of the code linked in. */
+bool bed_make_program(struct bed *bed, unsigned int agents,
+		      const struct guest_options *opt, const char *extra,
+		      const char *program);
 /* Ends agent i, first of all the guests; its exit status. */
 int bed_end(struct bed *bed, unsigned int i);
 /* a of guest a connects to b of guest b; as stream_open(). */

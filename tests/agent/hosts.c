@@ -223,6 +223,51 @@ static long long find_counter(const char *line, const char *vm, const char *key)
 	return at ? atoll(at + strlen(text)) : -1;
 }
 
+/* The sum of "key": over the objects of lanes of this fabric; -1: not that line. */
+static long long sum_lanes(const char *line, const char *fabric, const char *key)
+{
+	char of[64], text[64];
+	const char *at, *end;
+	long long sum = 0;
+
+	line = strstr(line, "\"lanes\":[");
+	if (!line)
+		return -1;
+	snprintf(of, sizeof(of), "\"fabric\":\"%s\"", fabric);
+	snprintf(text, sizeof(text), "\"%s\":", key);
+	for (at = strstr(line, of); at; at = end) {
+		const char *value = strstr(at, text);
+
+		end = strstr(at + 1, "\"fabric\":");
+		if (value && (!end || value < end))
+			sum += atoll(value + strlen(text));
+		if (end)
+			end = strstr(end, of);
+	}
+	return sum;
+}
+
+long long agent_lanes_counter(const struct test_agent *agent,
+			      const char *fabric, const char *key)
+{
+	static char line[65536];
+	long long value = -1;
+	FILE *f = fopen(agent->log, "r");
+
+	if (!f)
+		return -1;
+	fseek(f, 0, SEEK_END);
+	kill(agent->pid, SIGUSR1);
+	for (int i = 0; i < 300 && value < 0; i++) {
+		usleep(10000);
+		clearerr(f);
+		while (value < 0 && fgets(line, sizeof(line), f))
+			value = sum_lanes(line, fabric, key);
+	}
+	fclose(f);
+	return value;
+}
+
 long long agent_vm_counter(const struct test_agent *agent, const char *vm,
 			   const char *key)
 {

@@ -42,6 +42,9 @@ bool agent_logged(const struct test_agent *agent, const char *text);
 /* A counter of a VM, as SIGUSR1 prints it now; -1: it did not come. */
 long long agent_vm_counter(const struct test_agent *agent, const char *vm,
 			   const char *key);
+/* The same of the lanes over a fabric, all of them together. */
+long long agent_lanes_counter(const struct test_agent *agent,
+			      const char *fabric, const char *key);
 /* Processes of the agent (main and tenants) and their descriptors. */
 unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds);
 /* The tenants' processes alone. */

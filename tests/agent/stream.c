@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define HDR sizeof(struct vtoe_msg_hdr)
-#define STREAMS_MAX 1024
+#define STREAMS_MAX 8192
 
 static struct stream *streams[STREAMS_MAX];
 static unsigned int stream_count;
@@ -118,6 +118,7 @@ static void maybe_credit(struct stream *s)
 	if (s->broken || s->hold)
 		return;
 	if (s->rx - s->credited >= s->window / 4 ||
+	    msgs - s->credited_msgs >= (s->msg_window[0] + 3) / 4 ||
 	    msgs - s->credited_msgs >= LARGE_WINDOW / 4)
 		stream_credit(s);
 }
