@@ -16,8 +16,8 @@ const char *bed_fabric(void)
 
 unsigned int bed_fabric_id(void)
 {
-	return strncmp(bed_fabric(), "verbs", 5) ? VTOE_FABRIC_TCP :
-					       VTOE_FABRIC_VERBS;
+	return strstr(bed_fabric(), "verbs") ? VTOE_FABRIC_VERBS :
+						VTOE_FABRIC_TCP;
 }
 
 bool bed_make(struct bed *bed, unsigned int agents,

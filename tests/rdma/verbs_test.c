@@ -331,11 +331,57 @@ static void test_hostile_cm(void)
 	stop();
 }
 
+static unsigned int fabric_of(const struct stream *s)
+{
+	struct vtoe_cmd info = { .opcode = htole16(VTOE_CMD_INFO),
+				 .sid = htole32(s->sid) };
+	struct vtoe_reply reply;
+
+	return guest_command(s->g, &info, &reply) ?
+		       0 : le16toh(reply.u.info.fabric);
+}
+
+/* The buffers of a VM serve its connections over all fabrics, in turn. */
+static void test_mixed(void)
+{
+	static const struct guest_options few = {
+		.swq_num = 64, .rwq_num = { 64, 32 }, .eq_buffers = 64,
+		.rwq_posted = { 32, 16 },
+	};
+	static struct guest c;
+	struct stream a, b;
+
+	if (!start(&few, ""))
+		return;
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, NULL), 0,
+	       "a third VM beside the first");
+	for (int i = 0; i < 3; i++) {
+		is_int(bed_open(&bed, &a, &b), 0, "a opens");
+		is_int(fabric_of(&a), VTOE_FABRIC_VERBS, "over verbs");
+		ok(stream_exchange(&a, &b, 300000, G_LARGE),
+		   "data passes, all buffers of a are granted");
+		is_int(stream_close(&a, 0), 0, "it closes");
+		ok(stream_wait_broken(&b) && !stream_close(&b, 0), "at both ends");
+		stream_init(&b, &c, 100 + (uint32_t)i, &a);
+		stream_init(&a, &bed.a, 200 + (uint32_t)i, &b);
+		is_int(stream_open(&b, &a, BED_LISTENER, BED_PORT,
+				   (uint16_t)(7000 + i)), 0, "c opens to a");
+		is_int(fabric_of(&b), VTOE_FABRIC_LOCAL, "over memory");
+		ok(stream_exchange(&a, &b, 300000, G_LARGE),
+		   "data passes, through the same buffers");
+		is_int(stream_close(&b, 0), 0, "it closes");
+		ok(stream_wait_broken(&a) && !stream_close(&a, 0), "at both ends");
+		streams_reset();
+	}
+	is_int(bed.a.rwq_returned, 0, "no buffer came back unused");
+	no_rnr();
+	guest_stop(&c);
+	stop();
+}
+
 /* Where a path fails to come up the next one is taken, and the log says why. */
 static void test_next_fabric(void)
 {
-	struct vtoe_cmd info = { .opcode = htole16(VTOE_CMD_INFO) };
-	struct vtoe_reply reply;
 	struct stream a, b;
 
 	if (!start(NULL, "rdma 10.9.9.9\n"))
@@ -344,9 +390,7 @@ static void test_next_fabric(void)
 			"10.9.9.9:7470: no RDMA device has this address"),
 	   "no device has the address: the log says so");
 	is_int(bed_open(&bed, &a, &b), 0, "a connection opens all the same");
-	info.sid = htole32(a.sid);
-	ok(guest_command(a.g, &info, &reply) == 0 &&
-	   le16toh(reply.u.info.fabric) == VTOE_FABRIC_TCP, "over tcp");
+	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
 	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
 	stop();
 }
@@ -354,8 +398,6 @@ static void test_next_fabric(void)
 /* The device goes while it is busy. */
 static void test_device_removed(void)
 {
-	struct vtoe_cmd info = { .opcode = htole16(VTOE_CMD_INFO) };
-	struct vtoe_reply reply;
 	struct stream a, b;
 	pid_t pid;
 	int status = -1;
@@ -379,9 +421,7 @@ static void test_device_removed(void)
 	is_int(stream_close(&a, 0) + stream_close(&b, 0), 0, "both close");
 	streams_reset();
 	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
-	info.sid = htole32(a.sid);
-	ok(guest_command(a.g, &info, &reply) == 0 &&
-	   le16toh(reply.u.info.fabric) == VTOE_FABRIC_TCP, "over tcp");
+	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
 	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
 	is_int(bed.a.rwq_returned + bed.b.rwq_returned, 0,
 	       "no buffer came back unused");
@@ -400,6 +440,7 @@ static const struct {
 	{ "vm-gone", test_vm_gone },
 	{ "agent-killed", test_agent_killed },
 	{ "hostile-cm", test_hostile_cm },
+	{ "mixed", test_mixed },
 	{ "next-fabric", test_next_fabric },
 	{ "device-removed", test_device_removed },
 };
