@@ -282,11 +282,16 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 	return send_done(vm, msg, VTOE_REASON_NONE);
 }
 
+static const struct iba_fabric *const fabrics[] = {
+	&iba_fabric_tcp, &iba_fabric_local, &iba_fabric_verbs,
+};
+#define FABRICS (sizeof(fabrics) / sizeof(fabrics[0]))
+
 /* After this no fabric refers to the VM's rings. Its connections have ended. */
 static void leave_rings(struct iba_vm *vm)
 {
-	iba_fabric_tcp.forget_vm(vm);
-	iba_fabric_local.forget_vm(vm);
+	for (unsigned int i = 0; i < FABRICS; i++)
+		fabrics[i]->forget_vm(vm);
 }
 
 /* The open ones of a fabric fail, the guest will be told; listeners stay. */
@@ -311,11 +316,8 @@ static void fail_conns(struct iba_vm *vm, const struct iba_fabric *fabric)
 /* After this no fabric refers to the VM's memory, but its connections live. */
 static void pause_rings(struct iba_vm *vm)
 {
-	static const struct iba_fabric *const fabrics[] = { &iba_fabric_tcp,
-							    &iba_fabric_local };
-
 	vm->paused = true;
-	for (unsigned int i = 0; i < sizeof(fabrics) / sizeof(fabrics[0]); i++) {
+	for (unsigned int i = 0; i < FABRICS; i++) {
 		if (fabrics[i]->pause_vm) {
 			fabrics[i]->pause_vm(vm);
 			continue;
@@ -598,8 +600,7 @@ static void return_all(struct iba_vm *vm, struct iba_queue *q)
 
 void iba_vm_return_buffers(struct iba_vm *vm)
 {
-	iba_fabric_tcp.forget_vm(vm);
-	iba_fabric_local.forget_vm(vm);
+	leave_rings(vm);
 	for (int i = IBA_Q_EQ; i < IBA_Q_COUNT; i++)
 		return_all(vm, &vm->queue[i]);
 }
