@@ -423,6 +423,7 @@ void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
 bool vtoe_may_fall_back(const struct vtoe_sock *vs);
 int vtoe_reason_errno(u32 reason);
 void vtoe_inner_sync_err(struct vtoe_sock *vs, int ret);
+void vtoe_inner_copy_err(struct vtoe_sock *vs);
 int vtoe_inner_sendmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len);
 int vtoe_inner_recvmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flags);
 
