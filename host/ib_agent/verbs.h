@@ -53,7 +53,7 @@ struct iba_vdev {
 	struct ibv_device_attr attr;
 	uint32_t cqe_needed;
 	bool armed; /* the channel will tell of the next completion */
-	bool dead;
+	bool dying, dead;
 	LIST_HEAD(, iba_vqp) qp[IBA_V_BUCKETS]; /* by number */
 	LIST_ENTRY(iba_vdev) link;
 };
