@@ -179,6 +179,8 @@ static bool reclaim(struct iba_vvm *vvm, unsigned int class)
 			 strerror(-err));
 		return false;
 	}
+	/* the peers answer what this pass has said */
+	iba_verbs_flush(vvm->vm->tenant);
 	while (!q->kept_count && may_come(vvm, class) &&
 	       loop_now_us() < end && !vvm->dev->dead) {
 		if (!vvm->loop_pending[class])
