@@ -222,6 +222,7 @@ static bool forget_conn(struct vtoe_sock *vs)
 	vs->rcv_final = U64_MAX;
 	vs->urg = VTOE_URG_NONE;
 	vs->want_told = false;
+	vs->credit_owed = false;
 	vs->conn = NULL;
 	vs->cid = 0;
 	vs->fabric = VTOE_FABRIC_NONE;
@@ -291,23 +292,43 @@ out:
 	return reason;
 }
 
-/* By the work: TCP from here on. The waiters see the path and go on there. */
+/* It has failed, and cannot be established any more. False: it is already. */
+static bool claim(struct vtoe_sock *vs)
+{
+	bool claimed;
+
+	spin_lock_bh(&vs->lock);
+	claimed = vtoe_sock(vs)->sk_state == VTOE_SOCK_SYN_SENT;
+	if (claimed)
+		WRITE_ONCE(vs->failed, true);
+	spin_unlock_bh(&vs->lock);
+	return claimed;
+}
+
+/*
+ * By the work: TCP from here on. The waiters see the path and go on there; until
+ * TCP is on its way they see SYN_SENT, or they would take an inner socket that
+ * has not begun for one that has ended.
+ */
 static void give_up(struct vtoe_sock *vs, u32 reason)
 {
 	struct sock *sk = vtoe_sock(vs);
 	struct sockaddr_storage ss;
 	int len, err;
 
-	if (!end_opening(vs))
+	if (!claim(vs))
 		return;
 	if (vtoe_may_fall_back(vs)) {
-		vtoe_take_tcp(vs, reason);
 		len = vtoe_addr_to_user(sk, &vs->remote, &ss);
 		err = vs->inner->ops->connect(vs->inner, (struct vtoe_sockaddr *)&ss, len,
 					      O_NONBLOCK);
 		if (err == -EINPROGRESS)
 			err = 0;
+		vtoe_take_tcp(vs, reason);
+		end_opening(vs);
+		vtoe_inner_take_err(vs);
 	} else {
+		end_opening(vs);
 		vs->reason = reason;
 		err = vtoe_reason_errno(reason);
 	}
@@ -457,6 +478,28 @@ static int wait_connected(struct sock *sk, long timeo)
 	return err;
 }
 
+/*
+ * The programs of BPF that a cgroup has for connect(): they may refuse, and
+ * change the address. TCP, if it comes to that, asks them itself, again, with
+ * the address that the program gave. lock_sock
+ */
+static int ask_cgroup(struct vtoe_sock *vs, const struct vtoe_sockaddr *uaddr, int len)
+{
+	struct sock *isk = vs->inner->sk;
+	struct sockaddr_storage ss;
+	int err = 0;
+
+	if (!isk->sk_prot->pre_connect)
+		return 0;
+	len = min_t(int, len, sizeof(ss));
+	memcpy(&ss, uaddr, len);
+	lock_sock(isk);
+	err = isk->sk_prot->pre_connect(isk, (struct vtoe_sockaddr *)&ss, len);
+	release_sock(isk);
+	return err ?: vtoe_addr_from_user(vtoe_sock(vs), (struct vtoe_sockaddr *)&ss, len,
+					  &vs->remote);
+}
+
 /* lock_sock; path is not TCP */
 static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags,
 			  bool *use_inner, bool *first)
@@ -482,6 +525,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 			*use_inner = true;
 			return 0;
 		}
+		err = ask_cgroup(vs, uaddr, len);
+		if (err)
+			return err;
 		*first = true;
 		WRITE_ONCE(sk->sk_err, 0); /* an earlier connection's */
 		vtoe_sync_options(vs);

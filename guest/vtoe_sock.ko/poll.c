@@ -40,6 +40,9 @@ __poll_t vtoe_poll(struct file *file, struct socket *sock, poll_table *wait)
 			return EPOLLIN | EPOLLRDNORM;
 		return poll_inner(vs, file);
 	}
+	/* It fell back since we looked: the path was there before the state. */
+	if (state == VTOE_SOCK_CLOSE && vtoe_is_tcp(vs))
+		return poll_inner(vs, file);
 	shutdown = READ_ONCE(sk->sk_shutdown);
 	if (shutdown == SHUTDOWN_MASK || state == VTOE_SOCK_CLOSE)
 		mask |= EPOLLHUP;
