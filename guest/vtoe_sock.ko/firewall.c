@@ -41,7 +41,7 @@
 #include <linux/bpf-cgroup.h>
 #include <linux/etherdevice.h>
 #include <linux/netfilter.h>
-#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
 #include <net/dsfield.h>
 #include <net/ip6_checksum.h>
 #include <net/ip6_route.h>
@@ -185,10 +185,13 @@ static bool have_hooks(struct net *net, bool v6)
 	       hooks_of(net, v6, NF_INET_LOCAL_OUT) || hooks_of(net, v6, NF_INET_POST_ROUTING);
 }
 
-/* Connection tracking's last hook, not a chain that asks for the same place. */
+/*
+ * Connection tracking's last hook, not a chain that asks for the same place. For
+ * what comes in over IPv6 that is the last place but one.
+ */
 static bool confirms(const struct nf_hook_ops *ops)
 {
-	return ops->priority == NF_IP_PRI_CONNTRACK_CONFIRM &&
+	return ops->priority >= NF_IP6_PRI_LAST - 1 &&
 	       ops->hook_ops_type == NF_HOOK_OP_UNDEFINED;
 }
 
