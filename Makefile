@@ -7,6 +7,8 @@
 # make check       all tests; last line "N passed, N failed, N skipped"
 # make bench       the benchmarks, table and JSON under build/results/;
 #                  KIND=stock: with stock VMs instead of fast ones
+# make check-rdma  of these, the verbs fabric between virtual hosts with soft RDMA
+# make bench-rdma  the same hosts' figures: offload, TCP, raw RC
 # make soak        what takes longer than a check should
 # make lint        dependencies, sparse, shellcheck, spelling
 # make install     DESTDIR, PREFIX: daemons, library, vnet-takeover, modprobe.d, man pages
@@ -43,7 +45,7 @@ AGENT_LIBS := -lssl -lcrypto -lsystemd -lseccomp
 DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
 GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeover
 
-.PHONY: all setup modules demo demo-programs check check-fast bench soak lint install clean tests
+.PHONY: all setup modules demo demo-programs check check-fast check-rdma bench bench-rdma soak lint install clean tests
 all: $(DAEMONS) $(GUEST) tests
 
 # Objects that only a test program needs are kept, too.
@@ -142,6 +144,17 @@ check: setup
 # Without virtual machines: seconds.
 check-fast: all
 	@tests/run --tier unit
+
+check-rdma: setup
+	@$(UML_BUILD) fast >/dev/null
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
+	@tests/run --tier unit,vm --only '*rdma*'
+
+bench-rdma: setup
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
+	@tests/bench/rdma
 
 bench: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all
