@@ -157,8 +157,9 @@ def check(opt):
     opt["link_mtu"] = opt["link_mtu"] or 9000
     opt["mem"] = opt["mem"] or "160M"
     common.megabytes(opt["mem"])
-    opt["boot_timeout"] = 120
-    opt["machine"] = {"kernel": opt["host_kernel"] or "6.12", "qemu": "11", "accel": "tcg"}
+    # What would be options of guests is about the machines.
+    opt["machine"] = {"kernel": opt["host_kernel"] or "6.12", "qemu": opt["qemu"] or "11", "accel": opt["accel"] or "tcg"}
+    opt["qemu"] = opt["accel"] = None
 
 
 def prepare(opt, lab_dir, guestd):

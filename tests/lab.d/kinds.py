@@ -85,7 +85,7 @@ class Fast(Kind):
     @classmethod
     def check(cls, opt):
         super().check(opt)
-        opt["boot_timeout"] = 30 if opt["kernel"] == "fast" else 120
+        opt["boot_timeout"] = 30 if opt["kernel"] == "fast" and not opt["machines"] else 120
 
     def prepare(self):
         self.opt["kernel_dir"] = common.script(["uml/build", self.opt["kernel"]])

@@ -13,6 +13,7 @@ LAB = os.path.join(os.path.dirname(os.path.dirname(HERE)), "lab")
 BENCH = "/build/tests/bench/bench_tcp"
 PRELOAD = "LD_PRELOAD=/vnet/libvnetsock.so"
 IP = {"g1": "192.168.77.1", "g2": "192.168.77.2"}
+GUEST_OF = {"h1": "g1", "h2": "g2"}
 PACKET = 4096   # bytes: InfiniBand's largest
 STEP = 120      # seconds: starting a program takes half a second there, and nobody measures time
 
@@ -50,20 +51,20 @@ class Tap:
 
 
 class Lab:
-    def __init__(self, name, fabric):
+    def __init__(self, name, fabric, machines):
         self.name = name
         self.fabric = fabric
-        self.seen = {}          # agent -> length of its log that has been read
+        self.machines = machines
 
-    def lab(self, *args, limit=STEP, stdin=None):
-        r = subprocess.run([LAB, "--name", self.name, *args], stdin=subprocess.DEVNULL if stdin is None else None, input=stdin,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit, text=True, errors="replace", check=False)
+    def lab(self, *args, limit=STEP):
+        r = subprocess.run([LAB, "--name", self.name, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, timeout=limit, text=True, errors="replace", check=False)
         if r.returncode:
             raise Failure("lab %s: status %d\n%s" % (" ".join(args), r.returncode, r.stdout))
         return r.stdout
 
     def up(self, *options):
-        return self.lab("up", "--fabric", self.fabric, *options, limit=240)
+        return self.lab("up", "--fabric", self.fabric, "--machines", str(self.machines), *options, limit=240)
 
     def sh(self, guest, script, *args, limit=STEP, offload=False):
         """A shell script in a guest."""
