@@ -62,6 +62,9 @@ class Namespaces:
     def state_of(self, _):
         return "up"
 
+    def machine(self, _):
+        raise LabError("the hosts of this lab are network namespaces; machines have --fabric verbs and --machines")
+
     def ended(self, child):
         """A child of role `host` ended: there are none."""
 
@@ -131,6 +134,12 @@ class Machines:
 
     def state_of(self, host):
         return self.of(host).child.ended()
+
+    def machine(self, name):
+        for host in self.lab.topology.hosts:
+            if host.name == name:
+                return self.of(host)
+        raise LabError("this lab has no host '%s'" % name)
 
     def ended(self, child):
         for m in self.machines:

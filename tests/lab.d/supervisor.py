@@ -222,8 +222,8 @@ class Lab:
     def find(self, role, name):
         if role == "guest" and name in self.lines:
             return self.lines[name].child
-        if role == "host" and self.opt["machines"] and name in (h.name for h in self.topology.hosts):
-            return self.ground.of(next(h for h in self.topology.hosts if h.name == name)).child
+        if role == "host":
+            return self.ground.machine(name).child
         if (role, name) in self.daemons:
             return self.daemons[(role, name)]
         have = list(self.lines) if role == "guest" else [n for r, n in self.daemons if r == role]
