@@ -40,7 +40,7 @@ SHIM_SRC   := $(wildcard host/shim/*.c)
 AGENT_SRC  := $(wildcard host/ib_agent/*.c)
 
 SHIM_LIBS  := -lsystemd -lseccomp
-AGENT_LIBS := -lssl -lcrypto -lsystemd -lseccomp
+AGENT_LIBS := -lrdmacm -libverbs -lssl -lcrypto -lsystemd -lseccomp
 
 DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
 GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeover

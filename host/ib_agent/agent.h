@@ -6,7 +6,8 @@
  * Who owns what:
  *   tenant ─┬─ vm (an attached shim: memory, rings)  ── sid table, listeners
  *           ├─ conn (cid table)  ── points to its vm, its path, its listener
- *           └─ lane (fabric_tcp) ── list of the conns that use it
+ *           ├─ lane (fabric_tcp) ── list of the conns that use it
+ *           └─ verbs (fabric_verbs, verbs.h) ── devices, lanes between VMs
  * A conn or lane that ends is unlinked at once and freed at the end of the
  * pass (iba_tenant_bury*), so a pointer stays good until the loop sleeps.
  */
@@ -17,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/queue.h>
 #include <sys/uio.h>
 
@@ -24,6 +26,7 @@
 #include "config.h"
 #include "fabric.h"
 #include "guest_mem.h"
+#include "internal.h"
 #include "log.h"
 #include "loop.h"
 #include "unix_msg.h"
@@ -101,6 +104,9 @@ struct iba_credit { /* struct vtoe_credit in host order */
 
 struct iba_lane;
 struct iba_route;
+struct iba_verbs;
+struct iba_vpath;
+struct iba_vvm;
 
 /* A shadow connection, or a listener. */
 struct iba_conn {
@@ -108,6 +114,7 @@ struct iba_conn {
 	struct iba_vm *vm; /* NULL: orphan of a VM that left */
 	const struct iba_fabric *fabric; /* NULL until a path is chosen */
 	struct iba_lane *lane;		 /* fabric tcp */
+	struct iba_vpath *vpath;	 /* fabric verbs */
 	struct iba_conn *mate;		 /* fabric local */
 	struct iba_conn *listener;	 /* REQ_RCVD: whose request it is */
 	struct iba_route *route;	 /* ADDR_WAIT: whose answer it awaits */
@@ -127,7 +134,7 @@ struct iba_conn {
 	struct iba_credit tx_credit; /* granted by the peer */
 	uint32_t tx_msgs[VNET_RWQ_CLASSES];
 	/* the peer to our guest */
-	uint64_t rx_offset;
+	uint64_t rx_offset; /* bytes that have come; verbs: in any order */
 	uint64_t rx_final;
 	struct iba_credit rx_credit; /* granted by our guest */
 	uint32_t rx_msgs[VNET_RWQ_CLASSES];
@@ -188,6 +195,7 @@ struct iba_vm_stats {
 	uint64_t tx_msgs, tx_bytes, tx_credits, tx_throttled;
 	uint64_t rx_msgs, rx_bytes;
 	uint64_t opened, accepted, failed, closed;
+	uint64_t gave_way; /* a fabric to the next one */
 	uint64_t drops[IBA_DROP_COUNT];
 };
 
@@ -202,6 +210,7 @@ struct iba_vm {
 	struct guest_mem mem;
 	struct iba_queue queue[IBA_Q_COUNT];
 	struct iba_slot *slot; /* queue[IBA_Q_SWQ].vq.num of them */
+	struct iba_vvm *vvm; /* fabric verbs: one a device */
 	uint64_t tx_queued; /* payload bytes in those that are busy */
 	bool hello; /* the driver said HELLO */
 	bool gone;  /* being torn down */
@@ -265,6 +274,7 @@ struct iba_tenant {
 	struct iba_token token[IBA_TOKENS_MAX];
 	unsigned int lanes_greeting; /* accepted, hello not seen */
 	struct log_ratelimit lane_log;
+	struct iba_verbs *verbs; /* NULL: not configured */
 	uint64_t drops[IBA_DROP_COUNT]; /* that belong to no VM */
 	struct virtq_chain chain_cmd; /* scratch of cmd.c */
 	struct virtq_chain chain;     /* scratch of event.c, send.c, vm.c */
@@ -278,7 +288,7 @@ void iba_tenant_dirty(struct iba_vm *vm); /* show the guest what is new */
 void iba_tenant_need_tick(struct iba_tenant *t);
 void iba_tenant_watchdog(bool on); /* while there are VMs */
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
-			uint16_t fabric, uint32_t *seq);
+			const struct iba_lane_want *want, uint32_t *seq);
 struct iba_vm *iba_tenant_vm_by_mac(struct iba_tenant *t,
 				    const uint8_t mac[VNET_MAC_LEN]);
 
@@ -395,6 +405,11 @@ void iba_open_listener_closed(struct iba_conn *listener);
 void iba_open_set_backlog(struct iba_conn *listener, uint32_t backlog);
 bool iba_open_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
 
+/* ---- deliver.c: RWQ; what fabrics use of it stands in fabric.h ---- */
+
+/* The next receive buffer: as virtq_pop(). */
+int iba_deliver_next(struct iba_queue *q, struct virtq_chain *chain);
+
 /* ---- event.c: EQ ---- */
 
 void iba_event_pend(struct iba_conn *conn, uint16_t what);
@@ -433,10 +448,35 @@ int iba_lane_listen(struct iba_tenant *t);
 void iba_lane_answer(struct iba_tenant *t, uint32_t seq,
 		     const struct vnet_peer_lane_answer *answer);
 void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
-		    uint16_t fabric, struct vnet_peer_lane_answer *answer);
+		    struct vnet_peer_lane_answer *answer);
 
 /* ---- fabric_tcp.c ---- */
 
 void iba_tcp_flush(struct iba_tenant *t); /* sends what the pass has queued */
+
+/* ---- fabric_verbs.c, verbs_*.c; nothing happens in a tenant without verbs ---- */
+
+int iba_verbs_start(struct iba_tenant *t); /* before the tenant's sandbox */
+void iba_verbs_stop(struct iba_tenant *t);
+/* The driver is there and so are its queues: what takes time is done now. */
+void iba_verbs_vm_ready(struct iba_vm *vm);
+/* Takes completions, within a budget. True: there were some. */
+bool iba_verbs_run(struct iba_tenant *t);
+void iba_verbs_flush(struct iba_tenant *t); /* sends what the pass has queued */
+/* Before the loop sleeps. True: do not, there is something. */
+bool iba_verbs_rest(struct iba_tenant *t);
+void iba_verbs_bury(struct iba_tenant *t);
+bool iba_verbs_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
+void iba_verbs_answer(struct iba_tenant *t, uint32_t seq,
+		      const struct vnet_peer_lane_answer *answer);
+void iba_verbs_token(struct iba_tenant *t, const struct sockaddr_storage *source,
+		     const struct iba_lane_want *want,
+		     struct vnet_peer_lane_answer *answer);
+/* The RWQ is empty: buffers that connections over verbs have left. True: some. */
+bool iba_verbs_reclaim(struct iba_vm *vm, unsigned int class);
+/* Lanes as objects of the statistics, behind comma. */
+void iba_verbs_print(const struct iba_tenant *t, FILE *out, const char *comma);
+/* Descriptors that the payload of a chain may have. */
+uint16_t iba_verbs_pieces(const struct iba_tenant *t);
 
 #endif /* IBA_AGENT_H */

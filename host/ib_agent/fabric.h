@@ -54,6 +54,7 @@ struct iba_fabric {
 
 extern const struct iba_fabric iba_fabric_tcp;
 extern const struct iba_fabric iba_fabric_local;
+extern const struct iba_fabric iba_fabric_verbs;
 /* NULL for a number without one. */
 const struct iba_fabric *iba_fabric_by_id(uint16_t id);
 
@@ -84,6 +85,13 @@ void iba_open_rej(struct iba_conn *conn, enum vtoe_reason reason);
  */
 int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 		      struct virtq_chain *chain, unsigned int *iov_at);
+/*
+ * The same where the payload is in guest memory already, in a buffer that the
+ * fabric has taken, and messages of the two classes overtake each other. 0: *out
+ * is the header to put in front of it, for iba_deliver_end().
+ */
+int iba_deliver_placed(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
+		       struct vtoe_msg_hdr *out);
 void iba_deliver_end(struct iba_vm *vm, unsigned int class, uint16_t head,
 		     uint32_t len);
 unsigned int iba_deliver_class(const struct iba_vm *vm, uint32_t len);

@@ -22,6 +22,7 @@
  * wants any more is answered with RST, so that the peer does not wait for ever.
  */
 #include "agent.h"
+#include "conf.h"
 
 #include <errno.h>
 #include <string.h>
@@ -36,15 +37,39 @@ static void fail_open(struct iba_conn *conn, enum vtoe_reason reason)
 	iba_conn_fail(conn, reason, false);
 }
 
+/*
+ * A fabric that does not come up gives way. That a VM is elsewhere is no fault of
+ * `local`; another one is told of, or an operator wonders where his link is.
+ */
+static void next_fabric(struct iba_conn *conn, const struct iba_fabric *fabric,
+			enum vtoe_reason reason, bool others)
+{
+	if (others && fabric->id != VTOE_FABRIC_LOCAL) {
+		conn->vm->stats.gave_way++;
+		if (log_ratelimited_ok(&conn->tenant->lane_log, 10, 10))
+			log_info("vm %s: conn %#x: not by %s: %s", conn->vm->name,
+				 conn->cid, fabric->name, vtoe_reason_name(reason));
+	}
+	log_debug("conn %#x: not by %s: %s", conn->cid, fabric->name,
+		  vtoe_reason_name(reason));
+	conn->fabric = NULL;
+	conn->fabric_next++;
+}
+
 /* Tries the fabrics from conn->fabric_next on. agent NULL: the VM is here. */
 static void try_fabrics(struct iba_conn *conn, const struct vtoe_addr *agent,
 			enum vtoe_reason reason)
 {
-	const struct iba_config *cfg = conn->tenant->cfg;
+	struct sockaddr_storage addr;
+	const uint16_t *order;
+	unsigned int count;
 
-	while (conn->fabric_next < cfg->fabric_count) {
+	order = iba_config_order(conn->tenant->cfg,
+				 agent && !sockaddr_from_vtoe(agent, &addr) ?
+					 &addr : NULL, &count);
+	while (conn->fabric_next < count) {
 		const struct iba_fabric *fabric =
-			iba_fabric_by_id(cfg->fabric[conn->fabric_next]);
+			iba_fabric_by_id(order[conn->fabric_next]);
 		int ret;
 
 		conn->fabric = fabric;
@@ -53,10 +78,7 @@ static void try_fabrics(struct iba_conn *conn, const struct vtoe_addr *agent,
 			iba_open_path_up(conn);
 		if (ret == 0 || ret == -EINPROGRESS)
 			return;
-		log_debug("conn %#x: not by %s: %s", conn->cid, fabric->name,
-			  vtoe_reason_name(reason));
-		conn->fabric = NULL;
-		conn->fabric_next++;
+		next_fabric(conn, fabric, reason, conn->fabric_next + 1u < count);
 	}
 	fail_open(conn, reason);
 }
@@ -114,8 +136,8 @@ void iba_open_path_failed(struct iba_conn *conn, enum vtoe_reason reason)
 {
 	struct vtoe_addr agent;
 
-	conn->fabric = NULL;
-	conn->fabric_next++;
+	next_fabric(conn, conn->fabric, reason, true);
+	iba_conn_deadline(conn, IBA_OPEN_TIMEOUT_US);
 	if (iba_route_known(conn->vm, conn->remote_mac, &agent))
 		try_fabrics(conn, &agent, reason);
 	else

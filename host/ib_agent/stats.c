@@ -74,6 +74,7 @@ static void print_vm(FILE *out, const struct iba_vm *vm)
 	FIELD(out, s, accepted);
 	FIELD(out, s, failed);
 	FIELD(out, s, closed);
+	FIELD(out, s, gave_way);
 	FIELD(out, s, tx_msgs);
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_credits);
@@ -96,7 +97,7 @@ static void print_lane(FILE *out, const struct iba_lane *lane)
 
 	fputs("{\"peer\":", out);
 	print_string(out, lane->name);
-	fprintf(out, ",\"state\":\"%s\",", iba_lane_state_name(lane->state));
+	fprintf(out, ",\"fabric\":\"tcp\",\"state\":\"%s\",", iba_lane_state_name(lane->state));
 	FIELD(out, s, tx_msgs);
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_calls);
@@ -152,6 +153,7 @@ void iba_stats_print(const struct iba_tenant *t)
 		print_lane(out, lane);
 		comma = ",";
 	}
+	iba_verbs_print(t, out, comma);
 	fputs("],", out);
 	print_drops(out, t->drops);
 	fputs("}\n", out);

@@ -261,6 +261,7 @@ static void leave_rings(struct iba_vm *vm)
 {
 	iba_fabric_tcp.forget_vm(vm);
 	iba_fabric_local.forget_vm(vm);
+	iba_fabric_verbs.forget_vm(vm);
 }
 
 /*
@@ -551,8 +552,7 @@ static void return_all(struct iba_vm *vm, struct iba_queue *q)
 
 void iba_vm_return_buffers(struct iba_vm *vm)
 {
-	iba_fabric_tcp.forget_vm(vm);
-	iba_fabric_local.forget_vm(vm);
+	leave_rings(vm);
 	for (int i = IBA_Q_EQ; i < IBA_Q_COUNT; i++)
 		return_all(vm, &vm->queue[i]);
 }

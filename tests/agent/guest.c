@@ -21,6 +21,13 @@
 #define FIRST_QUEUE 5
 #define HDR sizeof(struct vtoe_msg_hdr)
 
+int guest_wait_ms(void)
+{
+	const char *ms = getenv("AGENT_WAIT_MS");
+
+	return ms ? atoi(ms) : 4000;
+}
+
 static const uint8_t kinds[G_QUEUES] = { VNET_QUEUE_CR, VNET_QUEUE_EQ,
 					 VNET_QUEUE_SWQ, VNET_QUEUE_RWQ,
 					 VNET_QUEUE_RWQ };
@@ -56,7 +63,7 @@ static int64_t now_ms(void)
 
 static int wait_attach(struct guest *g, unsigned int type, struct attach_msg *msg)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	for (;;) {
 		struct pollfd pfd = { .fd = g->fd, .events = POLLIN };
@@ -387,7 +394,7 @@ int guest_command(struct guest *g, const struct vtoe_cmd *cmd,
 		{ g->cmd_gpa, sizeof(*cmd) },
 		{ g->cmd_gpa + sizeof(*cmd), sizeof(*reply) },
 	};
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	memcpy(ring_memory_at(&g->mem, g->cmd_gpa), cmd, sizeof(*cmd));
 	memset(ring_memory_at(&g->mem, piece[1].gpa), 0xee, sizeof(*reply));
@@ -483,7 +490,7 @@ bool guest_event(struct guest *g, struct vtoe_event *ev)
 /* type 0: any but CREDIT. Events before it that nobody waits for are lost. */
 bool guest_wait_event(struct guest *g, unsigned int type, struct vtoe_event *ev)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	for (;;) {
 		while (g->ev_out != g->ev_in) {
@@ -535,7 +542,7 @@ static struct gbuf *free_send_buffer(struct guest *g)
 
 struct gbuf *guest_send_buffer(struct guest *g)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 	struct gbuf *buf;
 
 	while (!(buf = free_send_buffer(g)) && !g->eof && now_ms() < end) {
