@@ -139,11 +139,11 @@ check: setup
 	@tests/setup/qemu-root >/dev/null
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(MAKE) --no-print-directory modules
-	@tests/run --tier unit,vm,debug
+	@tests/run --beside --tier unit,vm,debug
 
 # Without virtual machines: seconds.
 check-fast: all
-	@tests/run --tier unit
+	@tests/run --beside --tier unit
 
 check-rdma: setup
 	@$(UML_BUILD) fast >/dev/null

@@ -86,13 +86,14 @@
 	X(LIMIT, 20, "limit", "a limit of this guest or agent was reached")          \
 	X(TENANT, 21, "tenant", "the peer belongs to another tenant")                \
 	X(VERSION, 22, "version", "the sides share no version of the protocol")      \
-	X(ADDR_FAMILY, 23, "address-family", "an address the offload cannot carry")
+	X(ADDR_FAMILY, 23, "address-family", "an address the offload cannot carry")      \
+	X(FIREWALL, 24, "firewall", "a guest's firewall, NAT or IPsec would stop or change it")
 
 enum vtoe_reason {
 #define X(name, num, str, text) VTOE_REASON_##name = (num),
 	VTOE_REASONS(X)
 #undef X
-	VTOE_REASON_COUNT = 24,
+	VTOE_REASON_COUNT = 25,
 };
 
 /* The name of a reason, "unknown" for a number this version does not define. */
@@ -158,6 +159,9 @@ enum vtoe_opcode {
 	VTOE_CMD_BYE = 11,
 };
 
+/* struct vtoe_reply.u.hello.features: what the guest may send */
+#define VTOE_F_URGENT 0x0000000000000001ull /* VTOE_MSG_F_URGENT */
+
 /* struct vtoe_cmd.flags */
 #define VTOE_CLOSE_F_ABORT 0x0001 /* CLOSE: the peer is reset, else both FINs have passed */
 
@@ -170,7 +174,7 @@ struct vtoe_cmd {
 			__le16 version; /* VTOE_VERSION */
 			__le16 reserved;
 			__le32 reserved1;
-			__le64 features; /* none in version 1: zero */
+			__le64 features; /* zero: the agent's say it all */
 		} hello;
 		struct {
 			struct vtoe_addr local;
@@ -211,7 +215,7 @@ struct vtoe_reply {
 			__le16 version;
 			__le16 fabrics;	    /* mask of 1 << VTOE_FABRIC_* */
 			__le32 max_sockets; /* SIDs that may live at once */
-			__le64 features;
+			__le64 features; /* VTOE_F_* */
 			/* Descriptors that the payload of one SWQ chain, or
 			 * one RWQ chain, may have; at least 5. */
 			__le16 max_pieces;
@@ -254,6 +258,8 @@ enum vtoe_msg_type {
 
 /* The sender has more bytes queued than it has credit for. */
 #define VTOE_MSG_F_WANT_CREDIT 0x01
+/* DATA: the last byte is urgent (MSG_OOB). Sent if HELLO has said VTOE_F_URGENT. */
+#define VTOE_MSG_F_URGENT 0x02
 
 /* Largest payload of any message, whatever the vendor block's buffer size. */
 #define VTOE_MSG_LEN_MAX (1u << 20)

@@ -121,6 +121,31 @@ bool vtoe_addr_is_local(struct net *net, struct net_device *dev,
 	return local;
 }
 
+static bool is_loopback(const struct vtoe_addr *addr)
+{
+	return addr->family == 4 ? ipv4_is_loopback(addr4(addr)) :
+				   ipv6_addr_loopback((const void *)addr->addr);
+}
+
+/*
+ * What IP drops of a packet that comes in from outside: to a loopback address,
+ * and from one, from an address of our own, or from one that nobody can have.
+ * A program may take such a peer for one in this guest. RCU.
+ */
+bool vtoe_addr_is_martian(struct net *net, struct net_device *dev,
+			  const struct vtoe_addr *local, const struct vtoe_addr *remote)
+{
+	int type;
+
+	if (is_loopback(local) || is_loopback(remote) ||
+	    vtoe_addr_is_local(net, dev, remote))
+		return true;
+	if (remote->family == 4)
+		return inet_addr_type_dev_table(net, dev, addr4(remote)) != RTN_UNICAST;
+	type = ipv6_addr_type((const void *)remote->addr);
+	return type == IPV6_ADDR_ANY || type & (IPV6_ADDR_MULTICAST | IPV6_ADDR_MAPPED);
+}
+
 /* Where the inner socket is bound. */
 void vtoe_addr_of_inner(struct vtoe_sock *vs)
 {

@@ -212,6 +212,7 @@ static int vtoe_create(struct net *net, struct socket *sock, int protocol, int k
 	sock->state = SS_UNCONNECTED;
 	/* SOL_SOCKET options reach the inner socket too: sockopt.c */
 	vtoe_custom_sockopt(sock);
+	set_bit(SOCK_SUPPORT_ZC, &sock->flags); /* io_uring asks for it */
 	sock_graft(sk, sock);
 	vtoe_count(sk, VTOE_STAT_SOCKETS);
 	return 0;

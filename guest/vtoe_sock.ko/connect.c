@@ -16,13 +16,16 @@
 #include "vtoe.h"
 
 #include <linux/inetdevice.h>
+#include <linux/ipv6_route.h>
 #include <linux/security.h>
 #include <linux/wait_bit.h>
+#include <net/ip6_fib.h>
 #include <net/route.h>
 
 struct way {
 	struct vtoe_dev *dev;  /* with a reference */
-	struct dst_entry *dst; /* likewise; NULL: the peer is this guest itself */
+	struct dst_entry *dst; /* likewise */
+	bool local;	       /* the peer is this guest itself */
 };
 
 static struct dst_entry *route4(struct vtoe_sock *vs, bool *local, bool *unicast)
@@ -49,6 +52,7 @@ static struct dst_entry *route4(struct vtoe_sock *vs, bool *local, bool *unicast
 	*unicast = rt->rt_type == RTN_UNICAST;
 	vs->local.family = 4;
 	memcpy(vs->local.addr, &fl4.saddr, sizeof(fl4.saddr));
+	memcpy(vs->remote.addr, &fl4.daddr, sizeof(fl4.daddr)); /* was 0.0.0.0 */
 	return &rt->dst;
 }
 
@@ -68,48 +72,67 @@ static struct dst_entry *route6(struct vtoe_sock *vs, bool *local, bool *unicast
 	memcpy(&fl6.daddr, vs->remote.addr, sizeof(fl6.daddr));
 	if (vs->local.family == 6)
 		memcpy(&fl6.saddr, vs->local.addr, sizeof(fl6.saddr));
+	if (ipv6_addr_any(&fl6.daddr)) /* as tcp_v6_connect() */
+		fl6.daddr = in6addr_loopback;
 	if (ipv6_addr_is_multicast(&fl6.daddr))
 		return ERR_PTR(-ENETUNREACH);
 	security_sk_classify_flow(sk, flowi6_to_flowi_common(&fl6));
 	dst = vtoe_ip6_dst_lookup_flow(sock_net(sk), sk, &fl6, NULL);
 	if (IS_ERR(dst))
 		return dst;
-	*local = dst->dev->flags & IFF_LOOPBACK;
+	/* The route to a link-local address of ours is not over lo. */
+	*local = container_of(dst, struct rt6_info, dst)->rt6i_flags & RTF_LOCAL ||
+		 dst->dev->flags & IFF_LOOPBACK;
 	*unicast = !*local;
 	vs->local.family = 6;
 	memcpy(vs->local.addr, &fl6.saddr, sizeof(fl6.saddr));
+	memcpy(vs->remote.addr, &fl6.daddr, sizeof(fl6.daddr));
 	if (ipv6_addr_type(&fl6.saddr) & IPV6_ADDR_LINKLOCAL)
 		vs->local.scope = cpu_to_le32(dst->dev->ifindex);
 	return dst;
 }
 
-/* The vnet_pv interface that a local address belongs to. RCU. */
-static struct net_device *dev_of_addr(struct net *net, const struct vtoe_addr *addr)
+/*
+ * The device for a peer in this guest: that of the interface which has the
+ * address, else (127.0.0.1, another interface's) any of the namespace, since
+ * every listener is announced to all of them.
+ */
+static struct vtoe_dev *dev_to_self(struct vtoe_sock *vs, u32 *why_not)
 {
-	struct net_device *dev = NULL;
+	const struct vtoe_addr *addr = &vs->remote;
+	struct net *net = sock_net(vtoe_sock(vs));
+	struct net_device *netdev = NULL;
+	struct vtoe_dev *dev = NULL;
 
+	rcu_read_lock();
 	if (addr->family == 4) {
 		__be32 ip;
 
 		memcpy(&ip, addr->addr, sizeof(ip));
-		dev = __ip_dev_find(net, ip, false);
+		netdev = __ip_dev_find(net, ip, false);
 	} else if (IS_ENABLED(CONFIG_IPV6)) {
-		dev = vtoe_ipv6_dev_find(net, (const void *)addr->addr, NULL);
+		netdev = vtoe_ipv6_dev_find(net, (const void *)addr->addr, NULL);
 	}
-	return IS_ERR(dev) ? NULL : dev;
+	if (!IS_ERR_OR_NULL(netdev))
+		dev = vtoe_dev_find(netdev, why_not);
+	if (!dev)
+		dev = vtoe_dev_any(net, why_not);
+	if (dev)
+		memcpy(vs->next_hop, dev->netdev->dev_addr, ETH_ALEN);
+	rcu_read_unlock();
+	return dev;
 }
 
-/* Fills in vs->local; the reason why not, or NONE. */
+/* Fills in vs->local, and vs->remote if it is 0.0.0.0 or [::]; the reason why not, or NONE. */
 static u32 find_way(struct vtoe_sock *vs, struct way *way)
 {
-	struct net *net = sock_net(vtoe_sock(vs));
-	bool local = false, unicast = false;
-	struct net_device *netdev;
 	u32 reason = VTOE_REASON_NO_DEVICE;
+	bool unicast = false;
 
 	way->dev = NULL;
 	way->dst = NULL;
-	if (!vs->remote.port || vtoe_addr_any(&vs->remote))
+	way->local = false;
+	if (!vs->remote.port)
 		return VTOE_REASON_NO_DEVICE;
 	if (vs->local.family && !vtoe_addr_any(&vs->local) &&
 	    vs->local.family != vs->remote.family)
@@ -118,21 +141,17 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	    ipv6_only_sock(vs->inner->sk))
 		return VTOE_REASON_ADDR_FAMILY;
 
-	way->dst = vs->remote.family == 4 ? route4(vs, &local, &unicast) :
-					    route6(vs, &local, &unicast);
+	way->dst = vs->remote.family == 4 ? route4(vs, &way->local, &unicast) :
+					    route6(vs, &way->local, &unicast);
 	if (IS_ERR(way->dst)) {
 		way->dst = NULL;
 		return VTOE_REASON_NO_DEVICE;
 	}
-	if (local || unicast) {
-		rcu_read_lock();
-		netdev = local ? dev_of_addr(net, &vs->remote) : way->dst->dev;
-		way->dev = netdev ? vtoe_dev_find(netdev, &reason) : NULL;
-		if (way->dev) /* for a peer in this guest */
-			memcpy(vs->next_hop, netdev->dev_addr, ETH_ALEN);
-		rcu_read_unlock();
-	}
-	if (local || !way->dev) {
+	if (way->local)
+		way->dev = dev_to_self(vs, &reason);
+	else if (unicast)
+		way->dev = vtoe_dev_find(way->dst->dev, &reason);
+	if (!way->dev) {
 		dst_release(way->dst);
 		way->dst = NULL;
 	}
@@ -203,6 +222,7 @@ static bool forget_conn(struct vtoe_sock *vs)
 	vs->snd_end = 0;
 	vs->rcv_nxt = 0;
 	vs->rcv_final = U64_MAX;
+	vs->urg = VTOE_URG_NONE;
 	vs->want_told = false;
 	vs->conn = NULL;
 	vs->cid = 0;
@@ -238,6 +258,10 @@ static u32 start(struct vtoe_sock *vs)
 	err = take_port(vs);
 	if (err)
 		goto out;
+	reason = VTOE_REASON_FIREWALL;
+	if (!vtoe_firewall_out(vs, way.dst))
+		goto out;
+	reason = VTOE_REASON_LIMIT;
 	entry = vtoe_sid_create(vs, way.dev, GFP_KERNEL);
 	if (!entry)
 		goto out;
@@ -256,7 +280,7 @@ static u32 start(struct vtoe_sock *vs)
 	spin_unlock_bh(&vs->lock);
 
 	reason = VTOE_REASON_NONE;
-	err = way.dst ? vtoe_neigh_start(vs, way.dst, &vs->remote) : 0;
+	err = way.local ? 0 : vtoe_neigh_start(vs, way.dst, &vs->remote);
 	if (!err) {
 		reason = give_connect(vs);
 	} else if (err == -EAGAIN) {

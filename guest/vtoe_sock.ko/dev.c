@@ -65,6 +65,27 @@ struct vtoe_dev *vtoe_dev_find(const struct net_device *netdev, u32 *why_not)
 	return found;
 }
 
+/* Any device of the namespace that can take connections now. */
+struct vtoe_dev *vtoe_dev_any(struct net *net, u32 *why_not)
+{
+	struct vtoe_dev *dev, *found = NULL;
+
+	*why_not = VTOE_REASON_NO_DEVICE;
+	rcu_read_lock();
+	list_for_each_entry_rcu(dev, &vtoe_devs, node) {
+		if (!net_eq(dev_net(dev->netdev), net))
+			continue;
+		if (!READ_ONCE(dev->ready)) {
+			*why_not = READ_ONCE(dev->why_not);
+		} else if (kref_get_unless_zero(&dev->ref)) {
+			found = dev;
+			break;
+		}
+	}
+	rcu_read_unlock();
+	return found;
+}
+
 /* softirq: the agent is gone */
 void vtoe_dev_removal(struct vtoe_dev *dev)
 {
@@ -118,6 +139,7 @@ static u32 hello(struct vtoe_dev *dev)
 		return VTOE_REASON_LIMIT;
 	}
 	dev->max_sockets = le32_to_cpu(reply.u.hello.max_sockets);
+	dev->features = le64_to_cpu(reply.u.hello.features);
 	return dev->max_sockets ? VTOE_REASON_NONE : VTOE_REASON_LIMIT;
 }
 

@@ -38,6 +38,19 @@ static void copy_error(struct vtoe_sock *vs, const struct sock *isk)
 	}
 }
 
+/* Its own signal finds no file. Once for each urgent byte; inet's lock. */
+static void pass_urgent(struct vtoe_sock *vs, const struct sock *isk)
+{
+	const struct tcp_sock *tp = tcp_sk(isk);
+
+	if (likely(!(READ_ONCE(tp->urg_data) & TCP_URG_VALID)) ||
+	    (vs->urg && vs->urg_pos == tp->urg_seq))
+		return;
+	vs->urg = VTOE_URG_VALID;
+	vs->urg_pos = tp->urg_seq;
+	sk_send_sigurg(vtoe_sock(vs));
+}
+
 /*
  * An inner listener's children have our callbacks too, without our socket,
  * until accept() adopts them; nobody waits for them.
@@ -63,6 +76,7 @@ INNER_CALLBACK(inner_data_ready, {
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	WRITE_ONCE(sk->sk_napi_id, READ_ONCE(isk->sk_napi_id));
 #endif
+	pass_urgent(vs, isk);
 	sk->sk_data_ready(sk);
 })
 INNER_CALLBACK(inner_state_change, {
@@ -122,6 +136,20 @@ void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_so
 	copy_error(vs, inner->sk);
 }
 
+/*
+ * Firewalls tell whose packet it is (meta skuid) by the file of the socket that
+ * sends it, and SIGURG goes to that file's owner. It outlives our release().
+ */
+void vtoe_inner_set_file(struct vtoe_sock *vs)
+{
+	struct socket *sock = vtoe_sock(vs)->sk_socket;
+	struct sock *isk = vs->inner->sk;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	vs->inner->file = sock ? sock->file : NULL;
+	write_unlock_bh(&isk->sk_callback_lock);
+}
+
 void vtoe_inner_release(struct vtoe_sock *vs)
 {
 	struct socket *inner = vs->inner;
@@ -136,6 +164,7 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	isk->sk_write_space = vs->inner_write_space;
 	isk->sk_error_report = vs->inner_error_report;
 	rcu_assign_sk_user_data(isk, NULL);
+	inner->file = NULL;
 	write_unlock_bh(&isk->sk_callback_lock);
 	vs->inner = NULL;
 	sock_release(inner);
@@ -182,6 +211,7 @@ void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason)
 
 	if (vtoe_is_tcp(vs))
 		return;
+	vtoe_inner_set_file(vs);
 	vs->reason = reason;
 	vtoe_count(sk, VTOE_STAT_FALLBACKS);
 	vtoe_count(sk, VTOE_STAT_REASON0 + min_t(u32, reason, VTOE_REASON_COUNT - 1));

@@ -11,6 +11,7 @@
  */
 #include "vtoe.h"
 
+#include <linux/etherdevice.h>
 #include <net/inet_connection_sock.h>
 #include <net/ipv6.h>
 
@@ -94,6 +95,7 @@ int vtoe_listen(struct socket *sock, int backlog)
 		goto out;
 	}
 	vtoe_sync_options(vs);
+	vtoe_inner_set_file(vs);
 	err = vs->inner->ops->listen(vs->inner, backlog);
 	if (err || vtoe_is_tcp(vs))
 		goto out;
@@ -288,6 +290,12 @@ err_sk:
 	return class;
 }
 
+/* The agent vouches for the MAC: nobody but the VM that has it can ask with it. */
+static bool comes_from_us(const struct vtoe_dev *dev, const struct vtoe_event *ev)
+{
+	return ether_addr_equal(ev->u.request.remote_mac, dev->netdev->dev_addr);
+}
+
 void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 			  const struct vtoe_event *ev)
 {
@@ -302,9 +310,15 @@ void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 	} else if (local->port != vs->local.port ||
 		   (local->family == 4 && sk->sk_family == AF_INET6 && ipv6_only_sock(sk))) {
 		reason = VTOE_REASON_NO_LISTENER; /* the agent tries [::] for IPv4, too */
+	} else if (!comes_from_us(dev, ev) &&
+		   vtoe_addr_is_martian(sock_net(sk), dev->netdev, local,
+					&ev->u.request.remote)) {
+		reason = VTOE_REASON_NOT_LOCAL;
 	} else if (!vtoe_addr_is_local(sock_net(sk), dev->netdev, local) ||
 		   (!vtoe_addr_any(&vs->local) && !vtoe_addr_same_host(local, &vs->local))) {
 		reason = VTOE_REASON_NOT_LOCAL;
+	} else if (!vtoe_firewall_in(sk, dev, ev)) {
+		reason = VTOE_REASON_FIREWALL;
 	} else {
 		reason = take_place(vs);
 		if (!reason) {
@@ -468,8 +482,11 @@ int vtoe_accept(struct socket *sock, struct socket *newsock, VTOE_ACCEPT_ARGS)
 
 	lock_sock(child);
 	sock_graft(child, newsock);
+	if (vtoe_sk(child)->inner)
+		vtoe_inner_set_file(vtoe_sk(child));
 	newsock->state = SS_CONNECTED;
 	vtoe_custom_sockopt(newsock);
+	set_bit(SOCK_SUPPORT_ZC, &newsock->flags);
 	release_sock(child);
 	return 0;
 }

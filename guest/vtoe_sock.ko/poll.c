@@ -60,6 +60,8 @@ __poll_t vtoe_poll(struct file *file, struct socket *sock, poll_table *wait)
 				mask |= EPOLLOUT | EPOLLWRNORM;
 		}
 	}
+	if (READ_ONCE(vs->urg) == VTOE_URG_VALID)
+		mask |= EPOLLPRI;
 	/* pairs with the order of sk_err and state in vtoe_abort() */
 	smp_rmb();
 	if (READ_ONCE(sk->sk_err) || !skb_queue_empty_lockless(&sk->sk_error_queue))
@@ -112,7 +114,7 @@ int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 
 	switch (cmd) {
 	case SIOCINQ:
-		value = vtoe_readable(vs);
+		value = vtoe_urg_inq(vs);
 		break;
 	case SIOCOUTQ: /* what the peer's program has not read */
 		value = READ_ONCE(vs->snd_end) - READ_ONCE(vs->tx.una);
@@ -121,7 +123,7 @@ int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 		value = READ_ONCE(vs->snd_end) - READ_ONCE(vs->snd_nxt);
 		break;
 	default: /* SIOCATMARK */
-		value = 0;
+		value = vtoe_urg_at_mark(vs);
 	}
 	return put_user(min_t(u64, value, INT_MAX), (int __user *)arg);
 }

@@ -100,6 +100,9 @@ bool vtoe_rx_ready(const struct vtoe_sock *vs)
 {
 	u64 readable = vtoe_readable(vs);
 
+	/* An urgent byte that is not in line is nothing to read. */
+	if (vtoe_urg_at_mark(vs) && readable && !sock_flag(&vs->inet.sk, SOCK_URGINLINE))
+		readable--;
 	return readable >= sock_rcvlowat(&vs->inet.sk, 0, INT_MAX) ||
 	       (readable && vtoe_rx_starved(vs));
 }
@@ -141,6 +144,13 @@ static bool length_ok(const struct vtoe_dev *dev, const struct vtoe_rxbuf *buf, 
 	       len == sizeof(buf->hdr) + buf->len && buf->offset <= U64_MAX - buf->len;
 }
 
+static u8 last_byte(const struct vtoe_rxbuf *buf)
+{
+	u32 at = buf->len - 1, size = PAGE_SIZE << buf->order;
+
+	return ((u8 *)page_address(buf->page[at / size]))[at % size];
+}
+
 /*
  * A message (softirq); len: what the ring says was written. The header is the
  * host's: it may be wrong, but it cannot make us read outside the buffer.
@@ -148,7 +158,7 @@ static bool length_ok(const struct vtoe_dev *dev, const struct vtoe_rxbuf *buf, 
 void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 {
 	const struct vtoe_msg_hdr *hdr = &buf->hdr;
-	bool ok = false, fin = false, kick = false, stray = false;
+	bool ok = false, fin = false, kick = false, stray = false, urgent = false;
 	struct vtoe_credit credit = hdr->credit;
 	struct vtoe_sid *entry;
 	struct vtoe_sock *vs;
@@ -190,6 +200,9 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 		ok = rx_insert(vs, buf);
 		if (!ok)
 			list_add(&buf->node, &back);
+		else if (unlikely(hdr->flags & VTOE_MSG_F_URGENT))
+			urgent = vtoe_urg_mark(vs, buf->offset + buf->len - 1,
+					       last_byte(buf));
 		fin = vtoe_rx_check_fin(vs);
 		ok = ok && vtoe_tx_credit(vs, &credit, &kick);
 		vtoe_close_check(vs);
@@ -209,8 +222,12 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 	if (READ_ONCE(sk->sk_napi_id) != dev->napi.napi_id)
 		WRITE_ONCE(sk->sk_napi_id, dev->napi.napi_id);
 #endif
+	if (unlikely(urgent))
+		sk_send_sigurg(sk);
 	if (fin)
 		wake_fin(sk);
+	else if (unlikely(urgent))
+		sk->sk_data_ready(sk);
 	else if (vtoe_rx_ready(vs))
 		sk->sk_data_ready(sk);
 	sk->sk_write_space(sk);
@@ -275,6 +292,7 @@ static void consume(struct vtoe_sock *vs, u64 end, struct list_head *back)
 
 	spin_lock_bh(&vs->lock);
 	WRITE_ONCE(vs->rx.consumed, end);
+	vtoe_urg_passed(vs);
 	list_for_each_entry_safe(buf, next, &vs->rx_queue, node) {
 		if (buf->offset + buf->len > end)
 			break;
@@ -364,28 +382,36 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 	struct vtoe_rxbuf *buf;
 	LIST_HEAD(back);
 	u64 pos = vs->rx.consumed;
+	u32 holes = 0;	/* peeked over: urgent bytes */
 
 	do { /* as TCP does, waiting also for no bytes */
 		if (READ_ONCE(vs->rcv_nxt) > pos) {
-			u32 skip, n;
+			u32 skip, n, hole;
 
 			buf = find_buf(vs, pos);
 			if (WARN_ON_ONCE(!buf)) {
 				err = -EIO;
 				break;
 			}
+			if (!len)
+				break;
 			skip = pos - buf->offset;
-			n = min_t(size_t, len, buf->len - skip);
+			n = vtoe_urg_limit(vs, pos, buf->len - skip, copied, &hole);
+			if (!n)
+				break;
+			n = min_t(size_t, len, n - hole);
 			if (!(flags & MSG_TRUNC)) {
-				err = copy_out(buf, skip, msg, n);
+				err = copy_out(buf, skip + hole, msg, n);
 				if (err)
 					break;
 			}
-			pos += n;
+			pos += hole + n;
 			copied += n;
 			len -= n;
 			if (!(flags & MSG_PEEK))
 				consume(vs, pos, &back);
+			else
+				holes += hole;
 			continue;
 		}
 		/* Peeking gives no buffer back: more may never come. */
@@ -400,7 +426,7 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 		if (err || vtoe_is_tcp(vs))
 			break;
 		/* Somebody else may have read on. */
-		if (!(flags & MSG_PEEK) || pos - copied != vs->rx.consumed)
+		if (!(flags & MSG_PEEK) || pos - copied - holes != vs->rx.consumed)
 			pos = vs->rx.consumed;
 	} while (len);
 	if (vs->conn && (copied || !list_empty(&back)) && !(flags & MSG_PEEK))
@@ -425,7 +451,7 @@ int vtoe_recvmsg(struct socket *sock, struct msghdr *msg, size_t len, int flags)
 	if (sk->sk_state == VTOE_SOCK_LISTEN)
 		ret = -ENOTCONN;
 	else if (flags & MSG_OOB)
-		ret = -EINVAL;
+		ret = vtoe_urg_recv(vs, msg, len, flags);
 	else
 		ret = recv_locked(sk, msg, len, flags);
 	release_sock(sk);

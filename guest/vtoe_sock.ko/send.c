@@ -10,6 +10,10 @@
  * program said that more follows (MSG_MORE, TCP_CORK), the last chunk stays
  * open and what is written next goes into it. Credit that comes in softirq
  * posts from there (vtoe_tx_credit).
+ *
+ * MSG_ZEROCOPY: the fragments are the program's own pages, and the chunk has a
+ * reference to what completes the call on the error queue. The pages are free
+ * again when the chunk is: the peer's program has read them.
  */
 #include "vtoe.h"
 
@@ -23,6 +27,7 @@ void vtoe_chunk_put(struct vtoe_chunk *chunk)
 		return;
 	for (i = 0; i < chunk->nr_frags; i++)
 		put_page(chunk->frag[i].bv_page);
+	net_zcopy_put(chunk->uarg);
 	kmem_cache_free(vtoe_chunk_cache, chunk);
 }
 
@@ -38,7 +43,16 @@ static struct vtoe_chunk *chunk_alloc(gfp_t gfp)
 	chunk->len = 0;
 	chunk->truesize = 0;
 	chunk->nr_frags = 0;
+	chunk->urgent = false;
+	chunk->uarg = NULL;
 	return chunk;
+}
+
+static void set_uarg(struct vtoe_chunk *chunk, struct ubuf_info *uarg)
+{
+	if (uarg)
+		net_zcopy_get(uarg);
+	chunk->uarg = uarg;
 }
 
 static void charge(struct sock *sk, struct vtoe_chunk *chunk, u32 bytes)
@@ -87,8 +101,8 @@ static struct vtoe_chunk *open_chunk(const struct vtoe_sock *vs)
 	if (!vs->tx_next)
 		return NULL;
 	chunk = list_last_entry(&vs->tx_queue, struct vtoe_chunk, node);
-	return chunk->len < max_chunk(vs) && chunk->nr_frags < VTOE_CHUNK_FRAGS ? chunk :
-										  NULL;
+	return chunk->len < max_chunk(vs) && chunk->nr_frags < VTOE_CHUNK_FRAGS &&
+	       !chunk->urgent ? chunk : NULL;
 }
 
 /*
@@ -105,6 +119,7 @@ static struct vtoe_chunk *split(struct vtoe_sock *vs, struct vtoe_chunk *chunk, 
 		return NULL;
 	head->offset = chunk->offset;
 	head->len = len;
+	set_uarg(head, chunk->uarg);
 	while (left) {
 		struct bio_vec *from = &chunk->frag[done], *to;
 
@@ -194,7 +209,8 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 
 	while (can_send(vs) && vs->tx_next) {
 		chunk = vs->tx_next;
-		if (vs->tx_hold && is_last(vs, chunk) && chunk->len < max_chunk(vs))
+		if (vs->tx_hold && is_last(vs, chunk) && chunk->len < max_chunk(vs) &&
+		    !chunk->urgent)
 			break;
 		n = vtoe_tx_may_send(&vs->tx, vs->snd_nxt, chunk->len, &class);
 		if (!n) {
@@ -218,7 +234,8 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 		       !vtoe_tx_may_send(&vs->tx, vs->snd_nxt + n, vs->snd_end - vs->snd_nxt - n,
 					 &dummy);
 		want |= sk->sk_wmem_queued > sk->sk_sndbuf / 4 * 3;
-		fill_hdr(vs, head, VTOE_MSG_DATA, want ? VTOE_MSG_F_WANT_CREDIT : 0);
+		fill_hdr(vs, head, VTOE_MSG_DATA, (want ? VTOE_MSG_F_WANT_CREDIT : 0) |
+			 (head->urgent ? VTOE_MSG_F_URGENT : 0));
 		if (vtoe_swq_post(vs, head)) {
 			vs->tx.sent[class]--;
 			vtoe_count(sk, VTOE_STAT_TX_RING_FULL);
@@ -275,16 +292,26 @@ void vtoe_push(struct vtoe_sock *vs)
 		vtoe_kick_swq(vs->conn->dev);
 }
 
+/* What a piece of a message is: how it is completed, whether its end is urgent. */
+struct piece {
+	struct ubuf_info *uarg;
+	bool oob;	/* the message is urgent: its last byte */
+	bool full;	/* the chunk is, and may go */
+};
+
 /* n bytes at page + offset are in the stream. -EAGAIN: no memory now. */
-static int tx_add(struct vtoe_sock *vs, struct page *page, u32 offset, u32 n, bool *full)
+static int tx_add(struct vtoe_sock *vs, struct page *page, u32 offset, u32 n,
+		  struct piece *piece, bool last_piece)
 {
+	struct ubuf_info *uarg = piece->uarg;
 	struct sock *sk = vtoe_sock(vs);
 	struct vtoe_chunk *chunk, *fresh = NULL;
 	struct bio_vec *last;
 
 	spin_lock_bh(&vs->lock);
 	chunk = open_chunk(vs);
-	if (!chunk || chunk->len + n > max_chunk(vs)) {
+	if (!chunk || chunk->len + n > max_chunk(vs) ||
+	    (uarg && chunk->uarg && chunk->uarg != uarg)) {
 		spin_unlock_bh(&vs->lock);
 		fresh = chunk_alloc(sk->sk_allocation);
 		if (!fresh)
@@ -307,6 +334,8 @@ static int tx_add(struct vtoe_sock *vs, struct page *page, u32 offset, u32 n, bo
 		if (!vs->tx_next)
 			vs->tx_next = chunk;
 	}
+	if (uarg && !chunk->uarg)
+		set_uarg(chunk, uarg);
 	last = chunk->nr_frags ? &chunk->frag[chunk->nr_frags - 1] : NULL;
 	if (last && last->bv_page == page && last->bv_offset + last->bv_len == offset) {
 		last->bv_len += n;
@@ -320,7 +349,8 @@ static int tx_add(struct vtoe_sock *vs, struct page *page, u32 offset, u32 n, bo
 	chunk->len += n;
 	charge(sk, chunk, n);
 	WRITE_ONCE(vs->snd_end, vs->snd_end + n);
-	*full = chunk->len >= max_chunk(vs);
+	chunk->urgent = piece->oob && last_piece;
+	piece->full = chunk->len >= max_chunk(vs) || chunk->urgent;
 	spin_unlock_bh(&vs->lock);
 	return 0;
 }
@@ -353,29 +383,74 @@ static void flush(struct vtoe_sock *vs, bool hold)
 		vtoe_work_in(vs, VTOE_CORK_DELAY);
 }
 
-/* One piece of the message. lock_sock */
-static int send_piece(struct sock *sk, struct msghdr *msg)
+/* A piece of the program's own pages. lock_sock */
+static int pin_piece(struct sock *sk, struct msghdr *msg, struct piece *piece)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	struct page *page;
+	size_t offset;
+	ssize_t n;
+	int err;
+
+	n = iov_iter_get_pages2(&msg->msg_iter, &page, room(vs), 1, &offset);
+	if (n <= 0)
+		return n ?: -EFAULT;
+	err = tx_add(vs, page, offset, n, piece, !msg_data_left(msg));
+	put_page(page);
+	if (err) {
+		iov_iter_revert(&msg->msg_iter, n);
+		return err;
+	}
+	return n;
+}
+
+/* A piece that is copied. lock_sock */
+static int copy_piece(struct sock *sk, struct msghdr *msg, struct piece *piece)
 {
 	struct vtoe_sock *vs = vtoe_sk(sk);
 	struct page_frag *frag = sk_page_frag(sk);
-	bool full = false;
 	size_t n;
 	int err;
 
-	if (!sk_stream_memory_free(sk) || !sk_page_frag_refill(sk, frag))
+	if (!sk_page_frag_refill(sk, frag))
 		return -EAGAIN;
 	n = min3(msg_data_left(msg), (size_t)(frag->size - frag->offset), (size_t)room(vs));
 	if (copy_page_from_iter(frag->page, frag->offset, n, &msg->msg_iter) != n)
 		return -EFAULT;
-	err = tx_add(vs, frag->page, frag->offset, n, &full);
+	err = tx_add(vs, frag->page, frag->offset, n, piece, !msg_data_left(msg));
 	if (err) {
 		iov_iter_revert(&msg->msg_iter, n);
 		return err;
 	}
 	frag->offset += n;
-	if (full)
+	return n;
+}
+
+/* One piece of the message; its length. lock_sock */
+static int send_piece(struct sock *sk, struct msghdr *msg, struct piece *piece)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int n;
+
+	if (!sk_stream_memory_free(sk))
+		return -EAGAIN;
+	piece->full = false;
+	n = piece->uarg ? pin_piece(sk, msg, piece) : copy_piece(sk, msg, piece);
+	if (piece->full)
 		flush(vs, vs->tx_hold);
 	return n;
+}
+
+/* What completes the call when its pages are free again. NULL: they are copied. */
+static int get_uarg(struct sock *sk, struct msghdr *msg, struct ubuf_info **uarg)
+{
+	*uarg = NULL;
+	/* io_uring brings its own, which a copy completes. */
+	if (!(msg->msg_flags & MSG_ZEROCOPY) || !sock_flag(sk, SOCK_ZEROCOPY) ||
+	    msg->msg_ubuf || !msg_data_left(msg) || !user_backed_iter(&msg->msg_iter))
+		return 0;
+	*uarg = msg_zerocopy_realloc(sk, msg_data_left(msg), NULL);
+	return *uarg ? 0 : -ENOBUFS;
 }
 
 static bool is_open(const struct vtoe_sock *vs)
@@ -409,6 +484,7 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);
 	int flags = msg->msg_flags, err = 0, n;
+	struct piece piece = { .oob = flags & MSG_OOB };
 	int copied = 0;
 	bool hold;
 	long timeo;
@@ -431,18 +507,20 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		if (err)
 			goto out_err;
 	}
-	/* We know of no completions to give. */
-	if (flags & MSG_OOB || (flags & MSG_ZEROCOPY && sock_flag(sk, SOCK_ZEROCOPY))) {
+	if (piece.oob && vs->conn && !(vs->conn->dev->features & VTOE_F_URGENT)) {
 		err = -EOPNOTSUPP;
 		goto out_err;
 	}
+	err = get_uarg(sk, msg, &piece.uarg);
+	if (err)
+		goto out_err;
 	sk_clear_bit(SOCKWQ_ASYNC_NOSPACE, sk);
 	if (!is_open(vs)) {
 		err = -EPIPE;
 		goto out_err;
 	}
 	/* While we write, softirq posts full chunks only. */
-	hold = len > PAGE_SIZE;
+	hold = len > PAGE_SIZE || piece.oob;
 	if (hold)
 		WRITE_ONCE(vs->tx_hold, true);
 	while (msg_data_left(msg)) {
@@ -450,7 +528,7 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 			err = -EPIPE;
 			break;
 		}
-		n = send_piece(sk, msg);
+		n = send_piece(sk, msg, &piece);
 		if (n == -EAGAIN) {
 			flush(vs, false);
 			err = sk_stream_wait_memory(sk, &timeo);
@@ -469,6 +547,10 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 	if (vs->conn)
 		flush(vs, flags & MSG_MORE || vs->cork);
 out_err:
+	if (copied)
+		net_zcopy_put(piece.uarg);
+	else
+		net_zcopy_put_abort(piece.uarg, true);
 	/* Room may have come before SOCK_NOSPACE was set: no edge is lost. */
 	if (err == -EAGAIN)
 		sk->sk_write_space(sk);

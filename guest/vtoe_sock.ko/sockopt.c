@@ -52,7 +52,7 @@ static bool pins(int level, int optname)
 {
 	switch (level) {
 	case SOL_SOCKET:
-		return optname == SO_MARK || optname == SO_ZEROCOPY || optname == SO_TXTIME;
+		return optname == SO_MARK || optname == SO_TXTIME;
 	case SOL_IP:
 		return optname == IP_TRANSPARENT || optname == IP_OPTIONS;
 	case SOL_IPV6:
@@ -152,16 +152,6 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 	return 0;
 }
 
-/* Or will its children be? */
-static bool is_offloaded(const struct vtoe_sock *vs)
-{
-	if (vtoe_is_tcp(vs))
-		return false;
-	return READ_ONCE(vs->conn) ||
-	       (READ_ONCE(vs->inet.sk.sk_state) == VTOE_SOCK_LISTEN &&
-		vs->mode != VNET_MODE_TCP && !vs->pinned);
-}
-
 int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optval,
 		    unsigned int optlen)
 {
@@ -170,9 +160,6 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 	int err;
 
 	if (level == SOL_SOCKET) {
-		/* Nothing would ever complete what is sent with it. */
-		if (optname == SO_ZEROCOPY && is_offloaded(vs))
-			return -EOPNOTSUPP;
 		err = sock_setsockopt(sock, level, optname, optval, optlen);
 		if (err)
 			return err;
@@ -220,7 +207,7 @@ void vtoe_sync_options(struct vtoe_sock *vs)
 	isk->sk_mark = sk->sk_mark;
 	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
 	/* as pins(); TCP itself makes nothing of SO_TXTIME */
-	if (sk->sk_mark || sock_flag(sk, SOCK_ZEROCOPY) || sock_flag(sk, SOCK_TXTIME))
+	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME))
 		vs->pinned = VTOE_REASON_OPTION;
 	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
 		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;

@@ -119,6 +119,8 @@ struct vtoe_chunk {
 	u32 len;
 	u32 truesize;
 	u16 nr_frags;
+	bool urgent;		/* its last byte is */
+	struct ubuf_info *uarg;	/* the program's own pages: told when it is freed */
 	struct vtoe_msg_hdr hdr;
 	struct bio_vec frag[VTOE_CHUNK_FRAGS];
 };
@@ -172,6 +174,9 @@ struct vtoe_sid {
 	struct vtoe_cr close_cr; /* closing must not fail */
 	struct rcu_head rcu;
 };
+
+/* The urgent byte: none, there to be had by MSG_OOB, or had. */
+enum { VTOE_URG_NONE, VTOE_URG_VALID, VTOE_URG_READ };
 
 struct vtoe_sock {
 	/*
@@ -236,6 +241,9 @@ struct vtoe_sock {
 	struct vtoe_rx_credit rx;
 	u64 rcv_nxt;	/* everything before it is here */
 	u64 rcv_final;	/* U64_MAX: no FIN yet */
+	u64 urg_pos;	/* the urgent byte's place, if there is one: urgent.c */
+	u8 urg;		/* VTOE_URG_* */
+	u8 urg_byte;
 
 	/* listener: children; child: its place there */
 	struct list_head accept_queue;
@@ -264,6 +272,7 @@ struct vtoe_dev {
 	bool ready;	/* HELLO is answered; commands may be given */
 	bool removed;
 	u32 max_sockets;
+	u64 features;	/* VTOE_F_* of the agent */
 	u32 why_not;	/* enum vtoe_reason while not ready */
 
 	spinlock_t cr_lock; /* CR, cr_queue, cr_open */
@@ -342,6 +351,8 @@ int vtoe_addr_to_user(const struct sock *sk, const struct vtoe_addr *addr,
 bool vtoe_addr_any(const struct vtoe_addr *addr);
 bool vtoe_addr_is_local(struct net *net, struct net_device *dev,
 			const struct vtoe_addr *addr);
+bool vtoe_addr_is_martian(struct net *net, struct net_device *dev,
+			  const struct vtoe_addr *local, const struct vtoe_addr *remote);
 bool vtoe_addr_same_host(const struct vtoe_addr *a, const struct vtoe_addr *b);
 void vtoe_addr_of_inner(struct vtoe_sock *vs);
 void vtoe_set_addrs(struct vtoe_sock *vs);
@@ -389,6 +400,14 @@ void vtoe_rx_purge(struct vtoe_sock *vs);
 bool vtoe_rx_ready(const struct vtoe_sock *vs);
 void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev);
 
+/* urgent.c */
+bool vtoe_urg_mark(struct vtoe_sock *vs, u64 pos, u8 byte); /* vs->lock */
+u32 vtoe_urg_limit(struct vtoe_sock *vs, u64 pos, u32 n, bool copied, u32 *skip);
+void vtoe_urg_passed(struct vtoe_sock *vs); /* vs->lock */
+bool vtoe_urg_at_mark(const struct vtoe_sock *vs);
+u64 vtoe_urg_inq(struct vtoe_sock *vs);
+int vtoe_urg_recv(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flags);
+
 /* poll.c */
 __poll_t vtoe_poll(struct file *file, struct socket *sock, poll_table *wait);
 int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg);
@@ -397,6 +416,7 @@ void vtoe_write_space(struct sock *sk);
 /* fallback.c */
 int vtoe_inner_create(struct vtoe_sock *vs);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
+void vtoe_inner_set_file(struct vtoe_sock *vs);
 void vtoe_inner_release(struct vtoe_sock *vs);
 void vtoe_inner_named(struct vtoe_sock *vs);
 void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
@@ -405,6 +425,11 @@ int vtoe_reason_errno(u32 reason);
 void vtoe_inner_sync_err(struct vtoe_sock *vs, int ret);
 int vtoe_inner_sendmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len);
 int vtoe_inner_recvmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flags);
+
+/* firewall.c */
+bool vtoe_firewall_out(struct vtoe_sock *vs, struct dst_entry *dst);
+bool vtoe_firewall_in(struct sock *listener, struct vtoe_dev *dev,
+		      const struct vtoe_event *ev);
 
 /* sockopt.c */
 int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optval,
@@ -434,6 +459,7 @@ void vtoe_sid_reset_all(struct vtoe_dev *dev);
 
 /* dev.c */
 struct vtoe_dev *vtoe_dev_find(const struct net_device *netdev, u32 *why_not);
+struct vtoe_dev *vtoe_dev_any(struct net *net, u32 *why_not);
 void vtoe_dev_get(struct vtoe_dev *dev);
 void vtoe_dev_put(struct vtoe_dev *dev);
 void vtoe_dev_removal(struct vtoe_dev *dev);

@@ -152,9 +152,10 @@ LIST_HEAD(iba_conn_set, iba_conn); /* removal does not need the head */
 
 /* A chain of the SWQ that a fabric still reads. One per descriptor head. */
 struct iba_slot {
-	struct iba_vm *vm; /* NULL: an own copy, the VM has left */
+	struct iba_vm *vm; /* NULL: it has left */
 	uint16_t head;
 	bool busy;
+	bool own; /* a copy in our memory, allocated, not one of the VM's slots */
 	uint16_t niov;
 	uint32_t len; /* payload bytes */
 	struct iovec *iov; /* of the payload: small[], or allocated if longer */
@@ -193,11 +194,13 @@ LIST_HEAD(iba_route_set, iba_route);
 struct iba_vm_stats {
 	uint64_t cmds, cmd_errors, events;
 	uint64_t tx_msgs, tx_bytes, tx_credits, tx_throttled;
-	uint64_t rx_msgs, rx_bytes;
+	uint64_t rx_msgs, rx_bytes, rx_held;
 	uint64_t opened, accepted, failed, closed;
 	uint64_t gave_way; /* a fabric to the next one */
 	uint64_t drops[IBA_DROP_COUNT];
 };
+
+TAILQ_HEAD(iba_held_list, iba_held); /* oldest first */
 
 struct iba_vm {
 	struct iba_tenant *tenant;
@@ -218,10 +221,14 @@ struct iba_vm {
 	bool ready; /* on tenant->ready: its rings may have work */
 	bool dirty; /* on tenant->dirty: events or used buffers to show */
 	bool eq_starved; /* events wait for buffers */
+	bool paused; /* the rings rest, the connections live: hold.c */
 	bool memory_lost; /* the kernel did not find what was sent of it */
 	bool tx_throttled; /* the fabrics have enough of it: send.c */
 	bool cmd_waits; /* the next command, for what was sent before it ... */
 	uint16_t cmd_mark; /* ... which ends here */
+	struct iba_held_list held;
+	uint32_t held_count[VNET_RWQ_CLASSES], held_bytes;
+	uint16_t held_next; /* number */
 	uint32_t conn_count;
 	struct iba_conn_set conns; /* without orphans */
 	struct iba_conn_list events;
@@ -305,8 +312,6 @@ void iba_vm_fault(struct iba_vm *vm, const char *why);
 void iba_vm_destroy(struct iba_vm *vm);
 /* Closes every SID of the VM; peers see reason. */
 void iba_vm_reset_conns(struct iba_vm *vm, enum vtoe_reason reason);
-/* The open ones fail, the guest will be told; listeners stay. */
-void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason);
 /* BYE: gives back the buffers of all queues but CR. */
 void iba_vm_return_buffers(struct iba_vm *vm);
 /*
@@ -321,6 +326,24 @@ static inline void iba_vm_drop(struct iba_vm *vm, enum iba_drop why)
 {
 	vm->stats.drops[why]++;
 }
+
+/* ---- hold.c: messages for a VM whose rings rest ---- */
+
+/* Whether a chain's head stands for one of these. */
+bool iba_hold_has(uint16_t head);
+/* In place of a receive buffer: *chain is room for a message. 0 or -ENOBUFS. */
+int iba_hold_begin(struct iba_conn *conn, unsigned int class, uint32_t len,
+		   struct virtq_chain *chain);
+/*
+ * Of the message in the receive buffer *chain, of len bytes, `came` are there:
+ * *chain becomes room for the rest, and the buffer is kept. 0 or -errno.
+ */
+int iba_hold_move(struct iba_vm *vm, unsigned int class, uint32_t len,
+		  uint32_t came, struct virtq_chain *chain);
+void iba_hold_end(struct iba_vm *vm, uint16_t head);	  /* it is whole */
+void iba_hold_give_up(struct iba_vm *vm, uint16_t head); /* it will not end */
+void iba_hold_release(struct iba_vm *vm); /* the rings run: deliver what is whole */
+void iba_hold_free(struct iba_vm *vm);
 
 /* ---- route.c: which host has a MAC ---- */
 

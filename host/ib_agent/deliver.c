@@ -11,7 +11,7 @@
  *
  * Between begin and end the buffer belongs to no connection, only to the VM: one
  * that is closed meanwhile leaves a message for a SID that the guest no longer
- * knows, which it drops.
+ * knows, which it drops. While the VM's rings rest hold.c has the buffers.
  *
  * Threat model. The peer's agent is authenticated, not trusted: offset, length
  * and credit are checked here against what *our* guest has granted. Our guest is
@@ -134,6 +134,15 @@ static int take_buffer(struct iba_conn *conn, unsigned int class, uint32_t len,
 			   "posted a buffer smaller than its class");
 }
 
+static int hold(struct iba_conn *conn, unsigned int class, uint32_t len,
+		struct virtq_chain *chain)
+{
+	if (iba_hold_begin(conn, class, len, chain) == 0)
+		return 0;
+	return guest_fault(conn, IBA_DROP_RWQ_EMPTY,
+			   "rests, and has granted more than can be held");
+}
+
 /* Moves the start of the payload's room behind the header. */
 static unsigned int skip_header(struct virtq_chain *chain)
 {
@@ -171,7 +180,7 @@ static void take_header(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 	conn->rx_msgs[class]++;
 	memset(out, 0, sizeof(*out));
 	out->type = VTOE_MSG_DATA;
-	out->flags = hdr->flags & VTOE_MSG_F_WANT_CREDIT;
+	out->flags = hdr->flags;
 	if (conn->flags & IBA_CONN_F_RX_WANT)
 		out->flags |= VTOE_MSG_F_WANT_CREDIT;
 	out->len = hdr->len;
@@ -200,7 +209,9 @@ int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 	ret = check_data(conn, hdr, class, true);
 	if (!ret)
 		ret = merge_credit(conn, hdr);
-	if (!ret)
+	if (!ret && conn->vm->paused)
+		ret = hold(conn, class, len, chain);
+	else if (!ret)
 		ret = take_buffer(conn, class, len, chain);
 	if (ret)
 		return ret;
@@ -231,9 +242,26 @@ int iba_deliver_placed(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 void iba_deliver_end(struct iba_vm *vm, unsigned int class, uint16_t head,
 		     uint32_t len)
 {
+	if (iba_hold_has(head)) {
+		iba_hold_end(vm, head);
+		return;
+	}
 	virtq_push(&vm->queue[IBA_Q_RWQ + class].vq, head,
 		   (uint32_t)sizeof(struct vtoe_msg_hdr) + len);
 	iba_tenant_dirty(vm);
+}
+
+void iba_deliver_held(struct iba_vm *vm, unsigned int class, uint32_t sid,
+		      const void *msg, uint32_t bytes)
+{
+	struct virtq_chain *chain = &vm->tenant->chain;
+	uint32_t len = bytes - (uint32_t)sizeof(struct vtoe_msg_hdr);
+	struct iba_conn *conn = iba_conn_by_sid(vm, sid);
+
+	if (!conn || take_buffer(conn, class, len, chain) < 0)
+		return;
+	virtq_copy_in(chain, 0, msg, bytes);
+	iba_deliver_end(vm, class, chain->head, len);
 }
 
 void iba_recv_credit(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr)

@@ -10,7 +10,7 @@
  * this is little.
  *
  * References: rx owns the receive chain from iba_deliver_begin() to its end, and
- * gives it up when the VM goes (iba_lane_rx_abandon).
+ * gives it up when the VM goes (iba_lane_rx_abandon) or rests (iba_lane_rx_hold).
  *
  * Threat model: the peer is an authenticated agent, and not trusted. A header is
  * copied out of the staging buffer and checked: type, reserved fields, the one
@@ -192,7 +192,7 @@ static int rx_parse(struct iba_lane *lane)
 		return malformed(lane, "message type");
 	row = &rx_rows[hdr.type];
 	if (hdr.reserved || hdr.lane_limit ||
-	    (hdr.flags & ~VTOE_MSG_F_WANT_CREDIT))
+	    (hdr.flags & ~iba_msg_flags(hdr.type)))
 		return malformed(lane, "reserved field");
 	if (hdr.type != VTOE_MSG_DATA && le32toh(hdr.len) != row->len)
 		return malformed(lane, "message length");
@@ -380,4 +380,20 @@ void iba_lane_rx_abandon(struct iba_lane *lane)
 	if (rx->vm)
 		iba_vm_keep(rx->vm, rx->class, rx->chain.head);
 	rx->vm = NULL;
+}
+
+void iba_lane_rx_hold(struct iba_lane *lane)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+
+	if (iba_hold_has(rx->chain.head))
+		return;
+	if (iba_hold_move(rx->vm, rx->class, rx->len, rx->len - rx->left,
+			  &rx->chain) == 0) {
+		rx->iov_at = 0;
+		return;
+	}
+	/* its stream would have a hole */
+	iba_vm_fault(rx->vm, "a message for it cannot be held");
+	iba_lane_rx_abandon(lane);
 }

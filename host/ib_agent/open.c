@@ -17,13 +17,17 @@
  * Threat model. A REQ comes from an authenticated agent, but what it says about
  * its VM is that agent's word. It is taken only for a VM that is attached here,
  * whose driver has said HELLO and which listens; an asking VM that claims the
- * MAC of a VM attached *here* is refused. Requests that the guest has not
- * answered are bounded per listener. A late REP for a connection that nobody
- * wants any more is answered with RST, so that the peer does not wait for ever.
+ * MAC of a VM attached *here* is refused, so the MAC in CONNECT_REQUEST tells a
+ * guest for certain whether it is its own peer. A request to or from a loopback
+ * address is taken only then, one from an address that nobody can have never:
+ * programs trust 127.0.0.1. Requests that the guest has not answered are bounded
+ * per listener. A late REP for a connection that nobody wants any more is
+ * answered with RST, so that the peer does not wait for ever.
  */
 #include "agent.h"
 #include "conf.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -182,18 +186,45 @@ void iba_open_rej(struct iba_conn *conn, enum vtoe_reason reason)
 
 /* ---- passive open ---- */
 
+static bool addr_is(const struct vtoe_addr *addr, const char *text)
+{
+	struct in6_addr ip;
+
+	return addr->family == 6 && inet_pton(AF_INET6, text, &ip) == 1 &&
+	       !memcmp(addr->addr, &ip, sizeof(ip));
+}
+
+static bool addr_is_loopback(const struct vtoe_addr *addr)
+{
+	return addr->family == 4 ? addr->addr[0] == 127 : addr_is(addr, "::1");
+}
+
+/* One that a machine can have. IPv4 in IPv6 comes as IPv4 (cmd.c). */
 static bool addr_ok(const struct vtoe_addr *addr)
 {
-	return (addr->family == 4 || addr->family == 6) && addr->port;
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	if (!addr->port)
+		return false;
+	if (addr->family == 4) /* not 0.0.0.0/8, 224.0.0.0/4 and beyond */
+		return addr->addr[0] && addr->addr[0] < 224;
+	return addr->family == 6 && addr->addr[0] != 0xff &&
+	       !addr_is(addr, "::") && memcmp(addr->addr, mapped, sizeof(mapped));
 }
 
 static enum vtoe_reason check_req(struct iba_tenant *t,
 				  const struct iba_fabric *fabric,
 				  const struct vnet_lane_req *req)
 {
+	bool same_vm = fabric->id == VTOE_FABRIC_LOCAL &&
+		       !memcmp(req->local_mac, req->remote_mac, VNET_MAC_LEN);
+
 	if (!addr_ok(&req->local) || !addr_ok(&req->remote) ||
 	    req->local.family != req->remote.family)
 		return VTOE_REASON_ADDR_FAMILY;
+	if (!same_vm && (addr_is_loopback(&req->local) ||
+			 addr_is_loopback(&req->remote)))
+		return VTOE_REASON_NOT_LOCAL;
 	if (fabric->id != VTOE_FABRIC_LOCAL &&
 	    iba_tenant_vm_by_mac(t, req->local_mac))
 		return VTOE_REASON_PROTOCOL;

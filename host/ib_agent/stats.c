@@ -82,6 +82,7 @@ static void print_vm(FILE *out, const struct iba_vm *vm)
 	FIELD(out, vm, tx_queued);
 	FIELD(out, s, rx_msgs);
 	FIELD(out, s, rx_bytes);
+	FIELD(out, s, rx_held);
 	print_queue(out, "cr", &vm->queue[IBA_Q_CR].vq);
 	print_queue(out, "eq", &vm->queue[IBA_Q_EQ].vq);
 	print_queue(out, "swq", &vm->queue[IBA_Q_SWQ].vq);

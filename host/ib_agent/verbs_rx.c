@@ -48,7 +48,7 @@ static const char *check(const struct iba_vlane *lane, const struct iba_vrx *rx,
 	if (bytes <= HDR || bytes - HDR != len || len > VTOE_MSG_LEN_MAX)
 		return "length of DATA";
 	if (hdr->type != VTOE_MSG_DATA || hdr->reserved ||
-	    (hdr->flags & ~VTOE_MSG_F_WANT_CREDIT))
+	    (hdr->flags & ~iba_msg_flags(VTOE_MSG_DATA)))
 		return "header of DATA";
 	if (iba_deliver_class(lane->vvm->vm, len) != rx->class)
 		return "class of DATA";

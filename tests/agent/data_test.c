@@ -136,6 +136,50 @@ static void test_fin(struct bed *bed)
 	is_int(stream_close(&a, 0), 0, "a closes");
 }
 
+/* One message of a with these flags: what b is told, -1 for nothing. */
+static int flags_told(struct stream *a, struct stream *b, unsigned int type,
+		      uint8_t flags)
+{
+	struct gbuf *buf = guest_send_buffer(a->g);
+	uint32_t len = type == VTOE_MSG_DATA ? 10 : 0;
+	struct vtoe_msg_hdr hdr;
+	struct gmsg msg;
+	int told;
+
+	if (!buf)
+		return -1;
+	stream_header(a, &hdr, type, len);
+	hdr.flags = flags;
+	guest_queue(a->g, buf, &hdr, (uint32_t)sizeof(hdr) + len);
+	a->tx += len;
+	guest_kick(a->g, G_SWQ);
+	if (!guest_message(b->g, &msg, 1000))
+		return -1;
+	told = msg.hdr.flags;
+	guest_release(b->g, &msg);
+	return told;
+}
+
+/* Urgent data: the flag stays with its message. */
+static void test_urgent(struct bed *bed)
+{
+	struct stream a, b;
+
+	ok(le64toh(bed->a.hello_reply.u.hello.features) & VTOE_F_URGENT,
+	   "HELLO says that data may be urgent");
+	is_int(bed_open(bed, &a, &b), 0, "connection opens");
+	is_int(flags_told(&a, &b, VTOE_MSG_DATA, VTOE_MSG_F_URGENT),
+	       VTOE_MSG_F_URGENT, "an urgent message arrives as one");
+	is_int(flags_told(&a, &b, VTOE_MSG_DATA, 0), 0, "the next does not");
+	is_int(flags_told(&a, &b, VTOE_MSG_CREDIT, VTOE_MSG_F_URGENT), -1,
+	       "credit cannot be urgent");
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_PROTOCOL,
+	   "and ends the connection");
+	stream_close(&a, 0);
+	stream_close(&b, 0);
+	streams_reset();
+}
+
 /* Who reads everything and leaves at once still acknowledges it. */
 static void test_last_ack(struct bed *bed)
 {
@@ -235,6 +279,89 @@ static void test_self(struct bed *bed)
 	streams_reset();
 }
 
+static struct vtoe_addr addr_of(const char *text, uint16_t port)
+{
+	struct vtoe_addr addr = { .family = 4, .port = htons(port) };
+
+	if (inet_pton(AF_INET, text, addr.addr) != 1) {
+		addr.family = 6;
+		inet_pton(AF_INET6, text, addr.addr);
+	}
+	return addr;
+}
+
+/* b asks a as from, for to: refused, and a does not hear of it. */
+static void refused(struct bed *bed, const char *from, const char *to,
+		    unsigned int reason)
+{
+	struct vtoe_addr local = addr_of(from, 33333);
+	struct vtoe_addr remote = addr_of(to, BED_PORT);
+	uint32_t sid = bed->next_sid++;
+	struct stream s;
+	struct vtoe_credit grant;
+	struct vtoe_event ev;
+	bool told = false;
+
+	stream_init(&s, &bed->b, sid, NULL);
+	grant = stream_grant(&s);
+	if (guest_connect(&bed->b, sid, &local, &remote, 1, &grant) == 0)
+		for (int i = 0; i < 400 && !told; i++) {
+			guest_poll(&bed->a, 5);
+			told = guest_event(&bed->b, &ev);
+		}
+	ok(told && le16toh(ev.type) == VTOE_EV_CONNECT_REJECTED &&
+	   le32toh(ev.sid) == sid && le32toh(ev.reason) == reason &&
+	   bed->a.ev_in == bed->a.ev_out, "from %s to another VM's %s: refused",
+	   from, to);
+	guest_simple(&bed->b, VTOE_CMD_CLOSE, sid, 0);
+}
+
+/* A VM's loopback addresses are its own, as are those that nobody can have. */
+static void test_martians(struct bed *bed)
+{
+	struct vtoe_addr any6 = { .family = 6, .port = htons(BED_PORT) };
+
+	streams_reset();
+	is_int(guest_listen(&bed->a, 2, &any6), 0, "listening on [::], too");
+	refused(bed, "10.0.0.2", "127.0.0.1", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "10.0.0.2", "127.255.255.254", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "127.0.0.1", "10.0.0.1", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "127.0.0.1", "127.0.0.1", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "fd00::2", "::1", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "::1", "fd00::1", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "::ffff:127.0.0.1", "::ffff:10.0.0.1", VTOE_REASON_NOT_LOCAL);
+	refused(bed, "0.0.0.0", "10.0.0.1", VTOE_REASON_ADDR_FAMILY);
+	refused(bed, "224.0.0.1", "10.0.0.1", VTOE_REASON_ADDR_FAMILY);
+	refused(bed, "255.255.255.255", "10.0.0.1", VTOE_REASON_ADDR_FAMILY);
+	refused(bed, "::", "fd00::1", VTOE_REASON_ADDR_FAMILY);
+	refused(bed, "ff02::1", "fd00::1", VTOE_REASON_ADDR_FAMILY);
+	guest_simple(&bed->a, VTOE_CMD_CLOSE, 2, 0);
+	streams_reset();
+}
+
+/* But a VM reaches its own by them. */
+static void test_own_loopback(struct bed *bed)
+{
+	struct vtoe_addr lo = addr_of("127.0.0.1", 44445);
+	struct vtoe_addr to = addr_of("127.0.0.1", BED_PORT);
+	struct vtoe_credit grant;
+	struct vtoe_event ev;
+	struct stream s;
+
+	streams_reset();
+	stream_init(&s, &bed->a, 710, NULL);
+	grant = stream_grant(&s);
+	ok(guest_connect(&bed->a, 710, &lo, &to, 1, &grant) == 0 &&
+	   guest_event(&bed->a, &ev) &&
+	   le16toh(ev.type) == VTOE_EV_CONNECT_REQUEST &&
+	   !memcmp(&ev.u.request.local, &to, sizeof(to)) &&
+	   !memcmp(&ev.u.request.remote, &lo, sizeof(lo)) &&
+	   !memcmp(ev.u.request.remote_mac, bed->a.mac, VNET_MAC_LEN),
+	   "a VM asks itself over 127.0.0.1, by its own MAC");
+	guest_simple(&bed->a, VTOE_CMD_CLOSE, 710, 0);
+	streams_reset();
+}
+
 static void run(unsigned int agents, const struct guest_options *opt,
 		const char *extra)
 {
@@ -246,12 +373,16 @@ static void run(unsigned int agents, const struct guest_options *opt,
 		test_open(&bed, agents == 2 ? bed_fabric_id() : VTOE_FABRIC_LOCAL);
 		test_data(&bed);
 		test_fin(&bed);
+		test_urgent(&bed);
 		test_last_ack(&bed);
 		test_reset(&bed);
 		test_many(&bed);
 		test_leaks(&bed);
-		if (agents == 1)
+		test_martians(&bed);
+		if (agents == 1) {
 			test_self(&bed);
+			test_own_loopback(&bed);
+		}
 	}
 	for (unsigned int i = 0; i < agents; i++)
 		is_int(bed_end(&bed, i), 0, "agent ends cleanly");

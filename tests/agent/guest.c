@@ -125,15 +125,15 @@ static bool shim_poll(struct guest *g)
 	return any;
 }
 
-static int send_memory(struct guest *g)
+static int send_memory(struct guest *g, unsigned int regions)
 {
-	struct vnet_attach_mem_table table = { .count = htole32(1) };
+	struct vnet_attach_mem_table table = { .count = htole32(regions) };
 	int ret;
 
 	table.region[0].gpa = htole64(g->mem.gpa);
 	table.region[0].size = htole64(g->mem.size);
 	ret = attach_send(g->fd, VNET_ATTACH_MEM_TABLE, ++g->seq, &table,
-			  &g->mem.fd, 1);
+			  &g->mem.fd, regions);
 	return ret ? ret : wait_done(g);
 }
 
@@ -170,6 +170,24 @@ int guest_queue_start(struct guest *g, int i, int kick_fd, int call_fd)
 	return ret ? ret : wait_done(g);
 }
 
+int guest_rest(struct guest *g)
+{
+	int ret = 0;
+
+	for (int i = 0; !ret && i < G_QUEUES; i++)
+		ret = guest_queue_stop(g, i);
+	return ret ? ret : send_memory(g, 0);
+}
+
+int guest_go_on(struct guest *g)
+{
+	int ret = send_memory(g, 1);
+
+	for (int i = 0; !ret && i < G_QUEUES; i++)
+		ret = guest_queue_start(g, i, g->q[i].kick_fd, g->q[i].call_fd);
+	return ret;
+}
+
 static int attach(struct guest *g, const char *socket_path)
 {
 	struct vnet_attach_hello hello = {
@@ -193,7 +211,7 @@ static int attach(struct guest *g, const char *socket_path)
 		return ret;
 	if (msg.u.hello_reply.status)
 		return (int)le32toh(msg.u.hello_reply.status);
-	ret = send_memory(g);
+	ret = send_memory(g, 1);
 	for (int i = 0; !ret && i < G_QUEUES; i++)
 		ret = guest_queue_start(g, i, g->q[i].kick_fd,
 					g->q[i].call_fd);

@@ -88,6 +88,9 @@ int guest_start(struct guest *g, const char *socket_path, const char *name,
 /* QUEUE_START with these descriptors, QUEUE_STOP: the status, or -errno. */
 int guest_queue_start(struct guest *g, int i, int kick_fd, int call_fd);
 int guest_queue_stop(struct guest *g, int i);
+/* As a shim whose machine is stopped, and continued: queues, then memory. */
+int guest_rest(struct guest *g);
+int guest_go_on(struct guest *g);
 /* The VM goes: end of file for the agent. */
 void guest_stop(struct guest *g);
 

@@ -88,6 +88,23 @@ static void test_lane_requests(void)
 	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_ADDR_FAMILY,
 	       "REQ of two address families");
 	make_req(&hdr, &req);
+	memcpy(req.local.addr, (uint8_t[]){ 127, 0, 0, 1 }, 4);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_NOT_LOCAL,
+	       "REQ from a loopback address");
+	make_req(&hdr, &req);
+	memcpy(req.remote.addr, (uint8_t[]){ 127, 0, 0, 1 }, 4);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_NOT_LOCAL,
+	       "REQ to a loopback address");
+	/* the same as an IPv4-mapped one, which a guest would show as it is */
+	make_req(&hdr, &req);
+	req.local.family = req.remote.family = 6;
+	memcpy(req.local.addr, (uint8_t[]){ [10] = 0xff, 0xff, 127, 0, 0, 1 }, 16);
+	lane_send(&l, &hdr, &req, sizeof(req));
+	is_int(lane_rejected(&l, VTOE_MSG_REJ), VTOE_REASON_ADDR_FAMILY,
+	       "REQ from an IPv4-mapped address");
+	make_req(&hdr, &req);
 	hdr.len = htole32(79);
 	lane_send(&l, &hdr, &req, sizeof(req));
 	ok(ends(l.fd), "REQ of another length ends the lane");

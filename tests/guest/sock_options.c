@@ -3,7 +3,6 @@
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
-#include <sys/utsname.h>
 
 #include "sock_common.h"
 
@@ -124,25 +123,6 @@ static void accepted(void)
 	close(listener);
 }
 
-/*
- * Nobody would complete what is sent with it. Before 6.6 a kernel keeps
- * SOL_SOCKET to itself, so there it is the sending that is refused.
- */
-static void no_zerocopy(int fd)
-{
-	int value = 1, major = 0, minor = 0;
-	struct utsname name;
-
-	check(uname(&name) == 0 && sscanf(name.release, "%d.%d", &major, &minor) == 2);
-	if (major > 6 || (major == 6 && minor >= 6)) {
-		check(setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &value, sizeof(value)) == -1 &&
-		      errno == EOPNOTSUPP);
-		return;
-	}
-	set_int(fd, SOL_SOCKET, SO_ZEROCOPY, 1);
-	check(send(fd, "z", 1, MSG_ZEROCOPY | MSG_NOSIGNAL) == -1 && errno == EOPNOTSUPP);
-}
-
 static void client(void)
 {
 	struct tcp_info info;
@@ -174,7 +154,6 @@ static void client(void)
 	}
 	/* wire options of TCP have no meaning here */
 	check(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 3) == -1);
-	no_zerocopy(fd);
 	value = VNET_MODE_TCP;
 	check(setsockopt(fd, SOL_VNET, VNET_SO_MODE, &value, sizeof(value)) == -1);
 	close(fd);
