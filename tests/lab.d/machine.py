@@ -16,6 +16,7 @@ import common
 import proc
 import qemu
 from common import ACK, CHUNK, EXIT, LabError, SIGNAL, START, STDERR, STDIN, STDOUT, WINDOW_STDIN
+from kinds import IN_MACHINE
 from line import GONE, Line
 
 BOOT_TIMEOUT = 120
@@ -112,7 +113,8 @@ class Machine(Line):
                 ("vnet", os.path.join(common.BUILD, "guest"), False), ("build", common.BUILD, False)]
 
     def set_up_script(self, network):
-        places = {"lab": "/lab", "modules": "/lib/modules", "guest-modules": "/run/guest-modules", "vnet": "/vnet", "build": "/build"}
+        places = {"lab": IN_MACHINE["lab"], "modules": "/lib/modules", "guest-modules": IN_MACHINE["modules"],
+                  "vnet": IN_MACHINE["vnet"], "build": IN_MACHINE["build"]}
         # Nothing but the lab's own directory changes while a lab runs: it may be cached without asking.
         lines = ["set -e", "echo %s >/proc/sys/kernel/hostname" % self.name,
                  "mkdir -p %s" % " ".join(places.values())]
