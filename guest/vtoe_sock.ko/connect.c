@@ -197,6 +197,9 @@ static bool end_opening(struct vtoe_sock *vs)
 		vs->failed = true;
 		vtoe_set_state(vs, VTOE_SOCK_T_FAILED);
 		vtoe_cmd_close(vs->conn, true);
+		/* A peer that was quicker than CONNECT_ESTABLISHED: nobody reads it. */
+		vtoe_rx_purge(vs);
+		WRITE_ONCE(vs->rcv_nxt, vs->rx.consumed);
 	}
 	spin_unlock_bh(&vs->lock);
 	return ended;
@@ -297,30 +300,51 @@ out:
 	return reason;
 }
 
-/* By the work: TCP from here on. The waiters see the path and go on there. */
+/* Nothing establishes it any more. False: something has. */
+static bool stop_opening(struct vtoe_sock *vs)
+{
+	bool stopped;
+
+	spin_lock_bh(&vs->lock);
+	stopped = vtoe_sock(vs)->sk_state == VTOE_SOCK_SYN_SENT;
+	if (stopped)
+		vs->failed = true;
+	spin_unlock_bh(&vs->lock);
+	return stopped;
+}
+
+/*
+ * By the work: TCP from here on. The waiters see the path and go on there.
+ * poll() and sendmsg() look without lock_sock: the inner socket connects before
+ * they see the path, and the path and the error are there before SYN_SENT ends.
+ * tests/model/fallback.pml is about this order.
+ */
 static void give_up(struct vtoe_sock *vs, u32 reason)
 {
 	struct sock *sk = vtoe_sock(vs);
 	struct sockaddr_storage ss;
 	int len, err;
 
-	if (!end_opening(vs))
+	if (!stop_opening(vs))
 		return;
 	if (vtoe_may_fall_back(vs)) {
-		vtoe_take_tcp(vs, reason);
 		len = vtoe_addr_to_user(sk, &vs->remote, &ss);
 		err = vs->inner->ops->connect(vs->inner, (struct vtoe_sockaddr *)&ss, len,
 					      O_NONBLOCK);
 		if (err == -EINPROGRESS)
 			err = 0;
+		if (err)
+			WRITE_ONCE(sk->sk_err, -err);
+		vtoe_take_tcp(vs, reason);
+		vtoe_inner_copy_err(vs); /* one that came before it was TCP's */
 	} else {
 		vs->reason = reason;
 		err = vtoe_reason_errno(reason);
-	}
-	if (err) {
 		WRITE_ONCE(sk->sk_err, -err);
-		sk_error_report(sk);
 	}
+	end_opening(vs);
+	if (err)
+		sk_error_report(sk);
 	sk->sk_state_change(sk);
 }
 

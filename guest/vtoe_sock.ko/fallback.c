@@ -110,6 +110,14 @@ static void attach(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock 
 	vs->inner = inner;
 }
 
+/* For who saw an error of the inner socket before its callback told us. */
+void vtoe_inner_copy_err(struct vtoe_sock *vs)
+{
+	/* Once: SO_ERROR may have read the copy since. */
+	if (!READ_ONCE(vs->inner_err_copied))
+		copy_error(vs, vs->inner->sk);
+}
+
 int vtoe_inner_create(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs);

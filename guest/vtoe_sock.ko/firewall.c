@@ -70,7 +70,10 @@ static bool is_v6(const struct segment *seg)
 
 static __be32 ip4(const struct vtoe_addr *addr)
 {
-	return *(const __be32 *)addr->addr;
+	__be32 ip;
+
+	memcpy(&ip, addr->addr, sizeof(ip));
+	return ip;
 }
 
 static const struct in6_addr *ip6(const struct vtoe_addr *addr)
@@ -299,36 +302,43 @@ static bool leave(struct segment *seg, struct dst_entry *dst)
 	return (!err || err == NET_XMIT_CN) && !wants_stream(skb);
 }
 
-/* The route that it takes when it leaves; with a reference, or an error. */
+static struct dst_entry *route_out4(const struct segment *seg, int oif)
+{
+	struct flowi4 fl4 = {
+		.flowi4_oif = oif,
+		.flowi4_proto = IPPROTO_TCP,
+		.daddr = ip4(seg->dst),
+		.saddr = ip4(seg->src),
+		.fl4_dport = seg->dst->port,
+		.fl4_sport = seg->src->port,
+	};
+	struct rtable *rt = ip_route_output_flow(seg->net, &fl4, seg->sk);
+
+	return IS_ERR(rt) ? ERR_CAST(rt) : &rt->dst;
+}
+
+static struct dst_entry *route_out6(const struct segment *seg, int oif,
+				    const struct net_device *dev)
+{
+	bool link = ipv6_addr_type(ip6(seg->dst)) & IPV6_ADDR_LINKLOCAL;
+	struct flowi6 fl6 = {
+		.flowi6_oif = link ? dev->ifindex : oif,
+		.flowi6_proto = IPPROTO_TCP,
+		.daddr = *ip6(seg->dst),
+		.saddr = *ip6(seg->src),
+		.fl6_dport = seg->dst->port,
+		.fl6_sport = seg->src->port,
+	};
+
+	return vtoe_ip6_dst_lookup_flow(seg->net, seg->sk, &fl6, NULL);
+}
+
+/* The route by which it leaves, the peer being behind dev; with a reference, or an error. */
 static struct dst_entry *route_out(const struct segment *seg, const struct net_device *dev)
 {
 	int oif = seg->sk ? READ_ONCE(seg->sk->sk_bound_dev_if) : 0;
 
-	if (is_v6(seg)) {
-		bool link = ipv6_addr_type(ip6(seg->dst)) & IPV6_ADDR_LINKLOCAL;
-		struct flowi6 fl6 = {
-			.flowi6_oif = link ? dev->ifindex : oif,
-			.flowi6_proto = IPPROTO_TCP,
-			.daddr = *ip6(seg->dst),
-			.saddr = *ip6(seg->src),
-			.fl6_dport = seg->dst->port,
-			.fl6_sport = seg->src->port,
-		};
-
-		return vtoe_ip6_dst_lookup_flow(seg->net, seg->sk, &fl6, NULL);
-	} else {
-		struct flowi4 fl4 = {
-			.flowi4_oif = oif,
-			.flowi4_proto = IPPROTO_TCP,
-			.daddr = ip4(seg->dst),
-			.saddr = ip4(seg->src),
-			.fl4_dport = seg->dst->port,
-			.fl4_sport = seg->src->port,
-		};
-		struct rtable *rt = ip_route_output_flow(seg->net, &fl4, seg->sk);
-
-		return IS_ERR(rt) ? ERR_CAST(rt) : &rt->dst;
-	}
+	return is_v6(seg) ? route_out6(seg, oif, dev) : route_out4(seg, oif);
 }
 
 static bool route_in4(struct segment *seg, struct net_device *dev)
@@ -416,13 +426,23 @@ static struct net_device *enters_by(struct net *net, struct net_device *dev,
 	return vtoe_addr_is_local(net, dev, from) ? net->loopback_dev : dev;
 }
 
+/* IP_TOS or IPV6_TCLASS */
+static u8 tos_of(const struct vtoe_sock *vs)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	if (vs->remote.family == 6)
+		return inet6_sk(vs->inner->sk)->tclass;
+#endif
+	return inet_sk(vs->inner->sk)->tos;
+}
+
 /* connect() in this guest, by way of dst. lock_sock */
 bool vtoe_firewall_out(struct vtoe_sock *vs, struct dst_entry *dst)
 {
 	struct sock *sk = vtoe_sock(vs);
 	struct segment syn = {
 		.net = sock_net(sk), .sk = sk, .src = &vs->local, .dst = &vs->remote,
-		.tos = inet_sk(vs->inner->sk)->tos,
+		.tos = tos_of(vs),
 	};
 	struct segment ack = {
 		.net = sock_net(sk), .src = &vs->remote, .dst = &vs->local, .reply = true,

@@ -486,6 +486,7 @@ void iba_verbs_vm_ready(struct iba_vm *vm);
 /* Takes completions, within a budget. True: there were some. */
 bool iba_verbs_run(struct iba_tenant *t);
 void iba_verbs_flush(struct iba_tenant *t); /* sends what the pass has queued */
+bool iba_verbs_dirty(const struct iba_tenant *t); /* a flush has work */
 /* Before the loop sleeps. True: do not, there is something. */
 bool iba_verbs_rest(struct iba_tenant *t);
 void iba_verbs_bury(struct iba_tenant *t);

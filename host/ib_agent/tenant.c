@@ -158,7 +158,8 @@ static bool run_pass(struct iba_tenant *t)
 		iba_tcp_flush(t);
 		iba_verbs_flush(t);
 		publish_dirty(t);
-	} while (!TAILQ_EMPTY(&t->dirty) || !TAILQ_EMPTY(&t->dirty_lanes));
+	} while (!TAILQ_EMPTY(&t->dirty) || !TAILQ_EMPTY(&t->dirty_lanes) ||
+		 iba_verbs_dirty(t));
 	iba_conn_bury(t);
 	iba_lane_bury(t);
 	iba_verbs_bury(t);

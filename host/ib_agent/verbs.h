@@ -12,7 +12,8 @@
  *    ├─ iba_vvm    a VM on a device: its registered memory, a shared receive
  *    │             queue (SRQ) a class, what is promised of them (verbs_mem.c);
  *    │             what the other fabrics need of it (verbs_loop.c)
- *    └─ iba_vlane  three queue pairs between two VMs (verbs_lane.c, verbs_cm.c);
+ *    └─ iba_vlane  three queue pairs between two VMs (verbs_open.c, verbs_cm.c,
+ *        │          verbs_lane.c)
  *        └─ iba_vpath  a connection's half on its lane; may outlive it
  *
  * Messages go out by fabric_verbs.c (DATA) and verbs_ctrl.c (all others), and
@@ -52,7 +53,7 @@ struct iba_vdev {
 	struct ibv_device_attr attr;
 	uint32_t cqe_needed;
 	bool armed; /* the channel will tell of the next completion */
-	bool dead;
+	bool dying, dead;
 	LIST_HEAD(, iba_vqp) qp[IBA_V_BUCKETS]; /* by number */
 	LIST_ENTRY(iba_vdev) link;
 };
@@ -290,6 +291,8 @@ void iba_vloop_destroy(struct iba_vvm *vvm, unsigned int class);
 /* ---- verbs_lane.c ---- */
 
 const char *iba_vlane_state_name(unsigned int state);
+/* The setter. */
+void iba_vlane_set_state(struct iba_vlane *lane, enum iba_vlane_state state);
 struct iba_vlane *iba_vlane_create(struct iba_verbs *v,
 				   enum iba_vlane_state state);
 void iba_vlane_up(struct iba_vlane *lane);
@@ -309,6 +312,9 @@ void iba_vpath_leave(struct iba_vpath *path);
 struct iba_vpath *iba_vpath_find(struct iba_vlane *lane, uint32_t cid);
 /* One that has left ends when nothing can come for it any more. */
 void iba_vpath_settle(struct iba_vpath *path);
+
+/* ---- verbs_open.c ---- */
+
 /* As iba_fabric.get_path. */
 int iba_vlane_get(struct iba_conn *conn, const struct vtoe_addr *agent,
 		  enum vtoe_reason *reason);

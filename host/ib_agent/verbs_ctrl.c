@@ -335,6 +335,11 @@ void iba_vctrl_flush(struct iba_vlane *lane)
 		iba_vctrl_nop(lane);
 }
 
+bool iba_verbs_dirty(const struct iba_tenant *t)
+{
+	return t->verbs && !TAILQ_EMPTY(&t->verbs->dirty_lanes);
+}
+
 void iba_verbs_flush(struct iba_tenant *t)
 {
 	struct iba_verbs *v = t->verbs;

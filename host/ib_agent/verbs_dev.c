@@ -295,7 +295,7 @@ struct iba_vport *iba_vport_next(struct iba_verbs *v,
 		struct iba_vport *port =
 			&v->port[v->port_next++ % v->port_count];
 
-		if (port->listen && !port->dev->dead &&
+		if (port->listen && !port->dev->dying &&
 		    (!like || port->addr.ss_family == like->ss_family))
 			return port;
 	}
@@ -414,8 +414,9 @@ void iba_vdev_dead(struct iba_vdev *dev, const char *why)
 	struct iba_verbs *v = dev->v;
 	struct iba_vlane *lane, *next;
 
-	if (dev->dead)
+	if (dev->dying)
 		return;
+	dev->dying = true;
 	log_err("verbs: tenant %u: %s is gone: %s", v->t->id,
 		ibv_get_device_name(dev->ctx->device), why);
 	for (lane = TAILQ_FIRST(&v->lanes); lane; lane = next) {
@@ -433,6 +434,13 @@ void iba_vdev_dead(struct iba_vdev *dev, const char *why)
 			port_close(&v->port[i]);
 	dev_close(dev);
 	dev->dead = true;
+	/*
+	 * librdmacm keeps it open as long as the process lives, and a driver
+	 * that cannot take a device from under its users (rxe) waits for them.
+	 * No id of ours will refer to this device again, and so nor will it.
+	 */
+	ibv_close_device(dev->ctx);
+	dev->ctx = NULL;
 }
 
 /* ---- start and end ---- */

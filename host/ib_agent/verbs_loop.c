@@ -138,7 +138,7 @@ void iba_vloop_received(struct iba_vvm *vvm, struct iba_vrx *rx)
 }
 
 /* Sends for as many as may be missed, at most a batch at a time. */
-static bool send_some(struct iba_vvm *vvm, unsigned int class)
+static void send_some(struct iba_vvm *vvm, unsigned int class)
 {
 	struct ibv_send_wr wr = {
 		.wr_id = iba_v_id(IBA_V_LOOP, class, 0, vvm->number),
@@ -150,10 +150,16 @@ static bool send_some(struct iba_vvm *vvm, unsigned int class)
 		n = BATCH;
 	for (uint32_t i = 0; i < n; i++) {
 		if (ibv_post_send(vvm->loop[class], &wr, &bad))
-			return false;
+			return;
 		vvm->loop_pending[class]++;
 	}
-	return n > 0;
+}
+
+/* Now, or when the peers of connections that have ended have said their last. */
+static bool may_come(const struct iba_vvm *vvm, unsigned int class)
+{
+	return iba_vvm_spare(vvm, class) || vvm->loop_pending[class] ||
+	       vvm->ghosts[class];
 }
 
 static bool reclaim(struct iba_vvm *vvm, unsigned int class)
@@ -162,7 +168,7 @@ static bool reclaim(struct iba_vvm *vvm, unsigned int class)
 	uint64_t end = loop_now_us() + WAIT_US;
 	int err = 0;
 
-	if (!iba_vvm_spare(vvm, class))
+	if (!may_come(vvm, class))
 		return false;
 	if (!vvm->loop[class])
 		err = create(vvm, class);
@@ -173,10 +179,14 @@ static bool reclaim(struct iba_vvm *vvm, unsigned int class)
 			 strerror(-err));
 		return false;
 	}
-	if (!vvm->loop_pending[class] && !send_some(vvm, class))
-		return false;
-	while (!q->kept_count && loop_now_us() < end && !vvm->dev->dead)
+	/* the peers answer what this pass has said */
+	iba_verbs_flush(vvm->vm->tenant);
+	while (!q->kept_count && may_come(vvm, class) &&
+	       loop_now_us() < end && !vvm->dev->dead) {
+		if (!vvm->loop_pending[class])
+			send_some(vvm, class);
 		iba_vrx_poll(vvm->dev, 64);
+	}
 	return q->kept_count;
 }
 

@@ -223,7 +223,7 @@ static long long find_counter(const char *line, const char *vm, const char *key)
 	return at ? atoll(at + strlen(text)) : -1;
 }
 
-/* The sum of "key": over the objects of lanes of this fabric; -1: not that line. */
+/* The sum of "key": over the lanes of this fabric that are up; -1: not that line. */
 static long long sum_lanes(const char *line, const char *fabric, const char *key)
 {
 	char of[64], text[64];
@@ -237,9 +237,10 @@ static long long sum_lanes(const char *line, const char *fabric, const char *key
 	snprintf(text, sizeof(text), "\"%s\":", key);
 	for (at = strstr(line, of); at; at = end) {
 		const char *value = strstr(at, text);
+		const char *up = strstr(at, "\"state\":\"up\"");
 
 		end = strstr(at + 1, "\"fabric\":");
-		if (value && (!end || value < end))
+		if (value && up && (!end || (value < end && up < end)))
 			sum += atoll(value + strlen(text));
 		if (end)
 			end = strstr(end, of);

@@ -42,7 +42,7 @@ bool agent_logged(const struct test_agent *agent, const char *text);
 /* A counter of a VM, as SIGUSR1 prints it now; -1: it did not come. */
 long long agent_vm_counter(const struct test_agent *agent, const char *vm,
 			   const char *key);
-/* The same of the lanes over a fabric, all of them together. */
+/* The same of the lanes over a fabric that are up, all of them together. */
 long long agent_lanes_counter(const struct test_agent *agent,
 			      const char *fabric, const char *key);
 /* Processes of the agent (main and tenants) and their descriptors. */
