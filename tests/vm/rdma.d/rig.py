@@ -64,7 +64,7 @@ class Lab:
         return r.stdout
 
     def up(self, *options):
-        return self.lab("up", "--fabric", self.fabric, "--machines", str(self.machines), *options, limit=240)
+        self.lab("up", "--fabric", self.fabric, "--machines", str(self.machines), *options, limit=240)
 
     def sh(self, guest, script, *args, limit=STEP, offload=False):
         """A shell script in a guest."""
