@@ -37,7 +37,7 @@ def reset(lab):
 
 def stopped(lab):
     """The two programs have ended, as we or the failure made them."""
-    lab.sh("g1", "pkill bench_tcp; pkill -x cat; true")
+    lab.sh("g1", "pkill 'bench_tcp|cat'; true")
     for out in ("/tmp/stream", "/tmp/idle"):
         lab.ended("g1", out)
 

@@ -7,43 +7,42 @@ import json
 from rig import BENCH, Failure, IP
 
 G2 = IP["g2"]
+# Without a look at all processes, which takes seconds there.
+STOP = "p=$(<%s); kill $p; while [ -e /proc/$p ]; do sleep 0.1; done"
 TESTS = "connect accept epoll shutdown close messages bulk options".split()
 
 
 def serve(lab):
     """What the others connect to: the bench server, and an sshd that offloads."""
     lab.sh("g2", "%s server --daemon --port 6000" % BENCH, offload=True)
-    for guest in IP:
-        lab.sh(guest, "pkill -x sshd; while pgrep -x sshd >/dev/null; do sleep 0.1; done")
-        # As a child of process 1 it would take itself for a daemon already, and stay.
-        lab.sh(guest, "/usr/sbin/sshd; exit", offload=True)
+    # As a child of process 1 it would take itself for a daemon already, and stay.
+    lab.sh("g2", STOP % "/run/sshd.pid" + "; LD_PRELOAD=/vnet/libvnetsock.so /usr/sbin/sshd; exit")
     for port in (6000, 22):
         lab.until("g2", "grep -q '^LISTEN [^ ]*:%d ' /proc/net/vnet_sock" % port)
 
 
-def server(lab, start, port, script, stop):
-    """Run a script in g1 while a server runs in g2."""
+def server(lab, start, port, script):
+    """Run a script in g1 while a server runs in g2, whose process id is in /run/pid."""
     lab.sh("g2", start, offload=True)
     lab.until("g2", "grep -q '^LISTEN [^ ]*:%d ' /proc/net/vnet_sock" % port)
     try:
         return lab.sh("g1", script, G2, offload=True)
     finally:
-        lab.sh("g2", "pkill -x %s; while pgrep -x %s >/dev/null; do sleep 0.1; done" % (stop, stop))
+        lab.sh("g2", STOP % "/run/pid")
 
 
 # ---- the programs ----
 
 def socket_tests(lab):
-    out = server(lab, "setsid /build/tests/guest/sock_connect server >/dev/null 2>&1 &", 7000,
-                 'for t in %s; do timeout 60 /build/tests/guest/sock_$t client "$1" || echo "FAILED: sock_$t: $?"; done' % " ".join(TESTS),
-                 "sock_connect")
+    out = server(lab, "setsid /build/tests/guest/sock_connect server >/dev/null 2>&1 & echo $! >/run/pid", 7000,
+                 'for t in %s; do timeout 60 /build/tests/guest/sock_$t client "$1" || echo "FAILED: sock_$t: $?"; done' % " ".join(TESTS))
     if "FAILED" in out:
         raise Failure(out)
     return ", ".join(TESTS)
 
 
 def iperf3(lab):
-    out = server(lab, "iperf3 -s -D", 5201, 'iperf3 -J -c "$1" -t 1 >/tmp/a && iperf3 -J -R -c "$1" -t 1 >/tmp/b && cat /tmp/a /tmp/b', "iperf3")
+    out = server(lab, "iperf3 -s -D -I /run/pid", 5201, 'iperf3 -J -c "$1" -t 1 >/tmp/a && iperf3 -J -R -c "$1" -t 1 >/tmp/b && cat /tmp/a /tmp/b')
     decoder, moved = json.JSONDecoder(), []
     while out.strip():
         report, at = decoder.raw_decode(out.lstrip())
@@ -55,9 +54,8 @@ def iperf3(lab):
 
 
 def redis(lab):
-    out = server(lab, "redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --save '' --daemonize yes --dir /tmp", 6379,
-                 'redis-cli -h "$1" set key value; redis-cli -h "$1" get key; redis-benchmark -h "$1" -n 200 -c 10 -q -t set,get',
-                 "redis-server")
+    out = server(lab, "redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --save '' --daemonize yes --dir /tmp --pidfile /run/pid", 6379,
+                 'redis-cli -h "$1" set key value; redis-cli -h "$1" get key; redis-benchmark -h "$1" -n 200 -c 10 -q -t set,get')
     if not out.startswith("OK\nvalue\n") or out.count("requests per second") < 2:
         raise Failure(out)
 
@@ -66,7 +64,7 @@ NGINX = r"""
 mkdir -p /tmp/www && head -c 1000000 /dev/urandom >/tmp/www/big && cat >/tmp/nginx.conf <<-END
 	worker_processes 1;
 	error_log /tmp/nginx.log;
-	pid /tmp/nginx.pid;
+	pid /run/pid;
 	events { worker_connections 64; }
 	http { sendfile on; tcp_nopush on; access_log off; server { listen 8080; root /tmp/www; } }
 END
@@ -78,7 +76,7 @@ def nginx(lab):
     """One connection for two requests, then three at once."""
     try:
         server(lab, NGINX, 8080, 'curl -sSf -o "/tmp/big#1" "http://$1:8080/big?[1-2]" && curl -sSf --parallel --parallel-immediate '
-               '-o "/tmp/par#1" "http://$1:8080/big?[1-3]"', "nginx")
+               '-o "/tmp/par#1" "http://$1:8080/big?[1-3]"')
     except Failure as e:
         raise Failure("%s\n%s" % (e, lab.sh("g2", "cat /tmp/nginx.log; true"))) from None
     sums = {line.split()[0] for line in (lab.sh("g1", "sha256sum /tmp/big* /tmp/par*") + lab.sh("g2", "sha256sum /tmp/www/big")).splitlines()}
