@@ -142,11 +142,13 @@ void vtoe_sk_init(struct sock *sk)
 	INIT_LIST_HEAD(&vs->neigh_node);
 	INIT_LIST_HEAD(&vs->tx_queue);
 	INIT_LIST_HEAD(&vs->swq_node);
+	INIT_LIST_HEAD(&vs->credit_node);
 	INIT_LIST_HEAD(&vs->rx_queue);
 	INIT_LIST_HEAD(&vs->accept_queue);
 	INIT_LIST_HEAD(&vs->accept_node);
 	INIT_DELAYED_WORK(&vs->work, vtoe_sock_work);
 	vs->rcv_final = U64_MAX;
+	vs->quickack = true; /* as TCP says until it knows better */
 	sk_sockets_allocated_inc(sk);
 	vtoe_sks_add(vs);
 }
@@ -183,6 +185,7 @@ const struct proto_ops vtoe_ops = {
 	.recvmsg = vtoe_recvmsg,
 	.mmap = sock_no_mmap,
 	VTOE_OPS_SENDPAGE
+	VTOE_OPS_PEEK_OFF
 };
 
 static int vtoe_create(struct net *net, struct socket *sock, int protocol, int kern)

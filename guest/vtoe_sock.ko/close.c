@@ -51,6 +51,8 @@ void vtoe_reset(struct vtoe_sock *vs, u32 reason)
 	}
 	wake = vtoe_abort(vs, reason);
 	spin_unlock_bh(&vs->lock);
+	if (unlikely(READ_ONCE(vs->deferred))) /* never accepted, as in TCP */
+		vtoe_child_ready(vs, false);
 	if (!wake)
 		return;
 	vtoe_count(sk, VTOE_STAT_RESETS);
@@ -285,6 +287,8 @@ void vtoe_sock_work(struct work_struct *work)
 	}
 	if (!vs->conn || vtoe_is_tcp(vs) || sk->sk_state == VTOE_SOCK_LISTEN)
 		goto out;
+	if (READ_ONCE(vs->deferred))
+		vtoe_child_ready(vs, true);
 	spin_lock_bh(&vs->lock);
 	if (vs->tx_hold && vs->tx_next && time_before(jiffies, vs->hold_until))
 		vtoe_work_in(vs, vs->hold_until - jiffies);

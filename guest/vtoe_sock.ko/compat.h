@@ -118,6 +118,13 @@ static inline bool vtoe_has_custom_sockopt(void)
 #endif
 }
 
+/* TCP knows SO_PEEK_OFF since 6.10. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#define VTOE_OPS_PEEK_OFF .set_peek_off = sk_set_peek_off,
+#else
+#define VTOE_OPS_PEEK_OFF
+#endif
+
 /* tcp_init_sock() sets this up; SO_DEVMEM_DONTNEED (6.12) uses it on what says it is TCP. */
 static inline void vtoe_init_user_frags(struct sock *sk)
 {

@@ -227,6 +227,7 @@ static bool forget_conn(struct vtoe_sock *vs)
 	vs->rcv_final = U64_MAX;
 	vs->urg = VTOE_URG_NONE;
 	vs->want_told = false;
+	vs->credit_owed = false;
 	vs->conn = NULL;
 	vs->cid = 0;
 	vs->fabric = VTOE_FABRIC_NONE;
@@ -487,6 +488,28 @@ static int wait_connected(struct sock *sk, long timeo)
 	return err;
 }
 
+/*
+ * The programs of BPF that a cgroup has for connect(): they may refuse, and
+ * change the address. TCP, if it comes to that, asks them itself, again, with
+ * the address that the program gave. lock_sock
+ */
+static int ask_cgroup(struct vtoe_sock *vs, const struct vtoe_sockaddr *uaddr, int len)
+{
+	struct sock *isk = vs->inner->sk;
+	struct sockaddr_storage ss;
+	int err = 0;
+
+	if (!isk->sk_prot->pre_connect)
+		return 0;
+	len = min_t(int, len, sizeof(ss));
+	memcpy(&ss, uaddr, len);
+	lock_sock(isk);
+	err = isk->sk_prot->pre_connect(isk, (struct vtoe_sockaddr *)&ss, len);
+	release_sock(isk);
+	return err ?: vtoe_addr_from_user(vtoe_sock(vs), (struct vtoe_sockaddr *)&ss, len,
+					  &vs->remote);
+}
+
 /* lock_sock; path is not TCP */
 static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags,
 			  bool *use_inner, bool *first)
@@ -512,6 +535,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 			*use_inner = true;
 			return 0;
 		}
+		err = ask_cgroup(vs, uaddr, len);
+		if (err)
+			return err;
 		*first = true;
 		WRITE_ONCE(sk->sk_err, 0); /* an earlier connection's */
 		vtoe_sync_options(vs);

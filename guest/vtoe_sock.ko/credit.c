@@ -24,6 +24,13 @@
  *   the pool, n hungry ones 1/(n+1) each, and whoever does not read is limited
  *   by the buffers it holds.
  *
+ * - On demand. More connections than buffers: who opens when nothing but an
+ *   eighth of the pool is left has no minimum and begins without credit. When its
+ *   peer says that it has something, it gets one buffer of that eighth, as soon as
+ *   there is one (rings.c keeps a list). What arrives in it is kept while another
+ *   buffer takes its place in the ring, so a slow reader holds none, nor does who
+ *   is idle. When buffers are free again it becomes one like the others.
+ *
  * The peer is told along with any message we send. Alone (vtoe_rx_due) when
  * the news is worth a message: half of what it should have, a sender that is
  * about to stop, or bytes it keeps for us.
@@ -44,6 +51,10 @@
 /* To begin with: what is granted to a connection that then idles is gone. */
 #define TARGET_SMALL VTOE_CREDIT_MIN
 #define TARGET_LARGE 2
+/* Connections on demand, for each buffer that there is. */
+#define ON_DEMAND_MAX 64
+/* Their messages that wait to be read, each. */
+#define LENT_MAX 16
 
 static __u32 outstanding(const struct vtoe_rx_credit *rx, __u32 class)
 {
@@ -65,11 +76,20 @@ static __u32 shortfall(const struct vtoe_rx_credit *rx, __u32 class)
 	return rx->min - in_use;
 }
 
+/* For connections on demand. */
+static __u32 kept(const struct vtoe_pool *pool, __u32 class)
+{
+	__u32 total = pool->total[class];
+
+	return class == VNET_RWQ_SMALL && total >= 128 ? total / 8 : 0;
+}
+
 /* What is free for everybody. Less than nothing when buffers were lost. */
 static __u32 common_of(const struct vtoe_pool *pool, __u32 class)
 {
-	return pool->free[class] > pool->reserved[class] ?
-	       pool->free[class] - pool->reserved[class] : 0;
+	__u32 spoken_for = pool->reserved[class] + kept(pool, class);
+
+	return pool->free[class] > spoken_for ? pool->free[class] - spoken_for : 0;
 }
 
 void vtoe_pool_add(struct vtoe_pool *pool, __u32 class, __u32 count)
@@ -86,9 +106,15 @@ bool vtoe_rx_open(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 windo
 	__u32 common = common_of(pool, VNET_RWQ_SMALL);
 	__u32 min = common > pool->total[VNET_RWQ_SMALL] / 2 ? VTOE_CREDIT_MIN : 1;
 
-	if (common < min)
-		return false;
+	if (common < min) {
+		if (pool->on_demand >= pool->total[VNET_RWQ_SMALL] * ON_DEMAND_MAX ||
+		    !kept(pool, VNET_RWQ_SMALL))
+			return false;
+		min = 0;
+		pool->on_demand++;
+	}
 	*rx = fresh;
+	rx->on_demand = !min;
 	rx->window = window;
 	rx->min = min;
 	pool->reserved[VNET_RWQ_SMALL] += min;
@@ -109,6 +135,19 @@ void vtoe_rx_close(struct vtoe_pool *pool, struct vtoe_rx_credit *rx)
 	}
 	rx->closed = true;
 	pool->conns--;
+	pool->on_demand -= rx->on_demand;
+}
+
+/* It gets a minimum, now that there is enough. */
+static void promote(struct vtoe_pool *pool, struct vtoe_rx_credit *rx)
+{
+	if (!rx->on_demand || rx->closed ||
+	    common_of(pool, VNET_RWQ_SMALL) <= pool->total[VNET_RWQ_SMALL] / 4)
+		return;
+	rx->on_demand = false;
+	pool->on_demand--;
+	rx->min = 1;
+	pool->reserved[VNET_RWQ_SMALL] += shortfall(rx, VNET_RWQ_SMALL);
 }
 
 bool vtoe_rx_got(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 class,
@@ -119,7 +158,7 @@ bool vtoe_rx_got(struct vtoe_pool *pool, struct vtoe_rx_credit *rx, __u32 class,
 	/* From granted to held: neither usage nor free changes. */
 	rx->got[class]++;
 	rx->held[class]++;
-	if (outstanding(rx, class) <= rx->target[class] / 4 &&
+	if (!rx->on_demand && outstanding(rx, class) <= rx->target[class] / 4 &&
 	    rx->target[class] < pool->total[class])
 		rx->target[class] *= 2;
 	return true;
@@ -152,6 +191,9 @@ __u32 vtoe_rx_grantable(const struct vtoe_pool *pool,
 
 	if (rx->closed || rx->target[class] <= in_use)
 		return 0;
+	if (rx->on_demand)
+		return class == VNET_RWQ_SMALL && rx->want && !in_use &&
+		       rx->lent < LENT_MAX && pool->free[class] > pool->reserved[class];
 	if (min > pool->free[class])
 		min = pool->free[class];
 	wanted = rx->target[class] - in_use;
@@ -161,6 +203,13 @@ __u32 vtoe_rx_grantable(const struct vtoe_pool *pool,
 	if (!more && common && !in_use && !min)
 		more = 1;
 	return wanted < min + more ? wanted : min + more;
+}
+
+bool vtoe_rx_waits(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx)
+{
+	return rx->on_demand && !rx->closed && rx->want && !usage(rx, VNET_RWQ_SMALL) &&
+	       rx->lent < LENT_MAX &&
+	       pool->free[VNET_RWQ_SMALL] <= pool->reserved[VNET_RWQ_SMALL];
 }
 
 bool vtoe_rx_due(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx,
@@ -184,11 +233,13 @@ bool vtoe_rx_due(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx,
 		 * A class that the peer does not use is not news; and while half
 		 * of it is left, the program's answer may take the news along.
 		 */
-		if (left > half || (left == half && !rx->want))
+		if (!rx->on_demand && (left > half || (left == half && !rx->want)))
 			continue;
 		grantable = vtoe_rx_grantable(pool, rx, class);
 		if (!grantable)
 			continue;
+		if (rx->on_demand)
+			return true;
 		if (grantable >= half)
 			return true;
 		if (left <= 1 && rx->want)
@@ -205,6 +256,7 @@ void vtoe_rx_grant(struct vtoe_pool *pool, struct vtoe_rx_credit *rx,
 	__u64 limit = rx->consumed + rx->window;
 	__u32 class;
 
+	promote(pool, rx);
 	for (class = 0; class < VNET_RWQ_CLASSES; class++) {
 		__u32 before = shortfall(rx, class);
 		__u32 count = vtoe_rx_grantable(pool, rx, class);

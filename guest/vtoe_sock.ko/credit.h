@@ -23,6 +23,7 @@ struct vtoe_pool {
 	__u32 free[VNET_RWQ_CLASSES];	  /* posted and not granted */
 	__u32 reserved[VNET_RWQ_CLASSES]; /* of free, kept for minimums not in use */
 	__u32 conns;
+	__u32 on_demand; /* of those, without a minimum */
 };
 
 /* What one connection was granted. */
@@ -36,6 +37,8 @@ struct vtoe_rx_credit {
 	__u32 got[VNET_RWQ_CLASSES];	  /* messages received; wraps */
 	__u32 held[VNET_RWQ_CLASSES];	  /* received and not back in the ring */
 	__u32 target[VNET_RWQ_CLASSES];	  /* buffers this connection should have */
+	__u32 lent;			  /* messages in buffers that are not the ring's */
+	bool on_demand;			  /* has no minimum: granted when the peer asks */
 	bool want;			  /* the peer has more queued than it may send */
 	bool closed;			  /* nothing is granted any more */
 };
@@ -68,6 +71,8 @@ __u32 vtoe_rx_grantable(const struct vtoe_pool *pool,
 /* Is it time to tell the peer? idle: nothing is left to read. */
 bool vtoe_rx_due(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx,
 		 bool idle);
+/* Its peer wants credit, and there is none: it is granted when buffers come. */
+bool vtoe_rx_waits(const struct vtoe_pool *pool, const struct vtoe_rx_credit *rx);
 /* Grants what can be and writes it down for the peer. */
 void vtoe_rx_grant(struct vtoe_pool *pool, struct vtoe_rx_credit *rx,
 		   struct vtoe_credit *out);

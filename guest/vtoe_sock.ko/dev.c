@@ -286,6 +286,7 @@ static int vtoe_probe(struct auxiliary_device *adev, const struct auxiliary_devi
 	INIT_LIST_HEAD(&dev->cr_queue);
 	INIT_LIST_HEAD(&dev->swq_waiters);
 	INIT_LIST_HEAD(&dev->unposted);
+	INIT_LIST_HEAD(&dev->credit_waiters);
 	netif_napi_add(dev->netdev, &dev->napi, vtoe_poll_napi);
 	virtqueue_disable_cb(vtoe->swq);
 

@@ -76,6 +76,7 @@ INNER_CALLBACK(inner_data_ready, {
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	WRITE_ONCE(sk->sk_napi_id, READ_ONCE(isk->sk_napi_id));
 #endif
+	WRITE_ONCE(sk->sk_incoming_cpu, READ_ONCE(isk->sk_incoming_cpu));
 	pass_urgent(vs, isk);
 	sk->sk_data_ready(sk);
 })
@@ -113,9 +114,15 @@ static void attach(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock 
 /* For who saw an error of the inner socket before its callback told us. */
 void vtoe_inner_copy_err(struct vtoe_sock *vs)
 {
-	/* Once: SO_ERROR may have read the copy since. */
-	if (!READ_ONCE(vs->inner_err_copied))
-		copy_error(vs, vs->inner->sk);
+	struct sock *isk = vs->inner->sk;
+
+	if (READ_ONCE(vs->inner_err_copied))
+		return;
+	/* Once, and not together with the callbacks: SO_ERROR may have read it since. */
+	write_lock_bh(&isk->sk_callback_lock);
+	if (!vs->inner_err_copied)
+		copy_error(vs, isk);
+	write_unlock_bh(&isk->sk_callback_lock);
 }
 
 int vtoe_inner_create(struct vtoe_sock *vs)
@@ -132,6 +139,10 @@ int vtoe_inner_create(struct vtoe_sock *vs)
 			    &inner, 0);
 	if (err)
 		return err;
+	/* A child's come from its listener, the others have none yet. */
+	inet_sk(inner->sk)->tos = vs->inet.tos;
+	inet_sk(inner->sk)->uc_ttl = vs->inet.uc_ttl;
+	tcp_sk(inner->sk)->rx_opt.user_mss = vs->as_tcp.rx_opt.user_mss;
 	attach(vs, inner, NULL);
 	return 0;
 }
@@ -268,6 +279,8 @@ int vtoe_inner_recvmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int
 
 	vtoe_inner_sync_err(vs, 0);
 	ret = vs->inner->ops->recvmsg(vs->inner, msg, len, flags);
+	/* The core reads SO_PEEK_OFF from ours. */
+	WRITE_ONCE(vtoe_sock(vs)->sk_peek_off, READ_ONCE(vs->inner->sk->sk_peek_off));
 	vtoe_inner_sync_err(vs, ret);
 	return ret;
 }

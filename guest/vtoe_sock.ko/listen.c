@@ -165,8 +165,12 @@ void vtoe_unlisten(struct vtoe_sock *vs)
 /* What TCP's sk_clone() would have given the child. */
 static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 {
+	static const enum sock_flags inherited[] = {
+		SOCK_LINGER, SOCK_KEEPOPEN, SOCK_URGINLINE, SOCK_ZEROCOPY,
+	};
 	struct sock *sk = vtoe_sock(child);
 	const struct sock *from = &listener->inet.sk;
+	unsigned int i;
 
 	sk->sk_sndbuf = from->sk_sndbuf;
 	sk->sk_rcvbuf = from->sk_rcvbuf;
@@ -178,10 +182,9 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	sk->sk_reuseport = from->sk_reuseport;
 	sk->sk_bound_dev_if = from->sk_bound_dev_if;
 	sk->sk_lingertime = from->sk_lingertime;
-	if (sock_flag(from, SOCK_LINGER))
-		sock_set_flag(sk, SOCK_LINGER);
-	if (sock_flag(from, SOCK_KEEPOPEN))
-		sock_set_flag(sk, SOCK_KEEPOPEN);
+	for (i = 0; i < ARRAY_SIZE(inherited); i++)
+		if (sock_flag(from, inherited[i]))
+			sock_set_flag(sk, inherited[i]);
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	sk->sk_ll_usec = from->sk_ll_usec;
 #endif
@@ -193,6 +196,11 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	child->keepintvl = listener->keepintvl;
 	child->keepcnt = listener->keepcnt;
 	child->user_timeout = listener->user_timeout;
+	child->defer = listener->defer;
+	/* Of the others what an inner socket, if it ever gets one, begins with. */
+	child->inet.tos = listener->inet.tos;
+	child->inet.uc_ttl = listener->inet.uc_ttl;
+	child->as_tcp.rx_opt.user_mss = listener->as_tcp.rx_opt.user_mss;
 }
 
 /* NONE: a place in the backlog is taken. */
@@ -333,29 +341,17 @@ void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 	}
 }
 
-/* ACCEPT was answered. The child's own reference is ours. */
-void vtoe_child_answered(struct vtoe_sock *vs, u32 status)
+/* To the accept queue, or not. The child's own reference is ours. */
+static void queue_child(struct vtoe_sock *vs, bool good)
 {
 	struct sock *sk = vtoe_sock(vs), *lsk = vs->listener;
 	struct vtoe_sock *listener = vtoe_sk(lsk);
 	bool queued = false;
 
 	vs->listener = NULL;
-	spin_lock_bh(&vs->lock);
-	if (sk->sk_state == VTOE_SOCK_SYN_RECV) {
-		if (status) {
-			vtoe_set_state(vs, VTOE_SOCK_T_FAILED);
-			vtoe_cmd_close(vs->conn, true);
-		} else {
-			vtoe_set_state(vs, VTOE_SOCK_T_ESTABLISHED);
-			vtoe_rx_check_fin(vs);
-		}
-	}
-	spin_unlock_bh(&vs->lock);
-
 	/* One that was reset since is still accepted, as in TCP. */
 	spin_lock_bh(&listener->lock);
-	if (!status && lsk->sk_state == VTOE_SOCK_LISTEN) {
+	if (good && lsk->sk_state == VTOE_SOCK_LISTEN) {
 		list_add_tail(&vs->accept_node, &listener->accept_queue);
 		queued = true;
 	} else if (listener->accept_len) {
@@ -369,6 +365,49 @@ void vtoe_child_answered(struct vtoe_sock *vs, u32 status)
 		drop_child(sk);
 	}
 	sock_put(lsk);
+}
+
+/* Nobody waits any more for its first bytes: they are here, or time is over. */
+void vtoe_child_ready(struct vtoe_sock *vs, bool good)
+{
+	bool deferred;
+
+	spin_lock_bh(&vs->lock);
+	deferred = vs->deferred;
+	WRITE_ONCE(vs->deferred, false);
+	spin_unlock_bh(&vs->lock);
+	if (deferred)
+		queue_child(vs, good);
+}
+
+/* ACCEPT was answered. */
+void vtoe_child_answered(struct vtoe_sock *vs, u32 status)
+{
+	struct sock *sk = vtoe_sock(vs);
+	u32 seconds = 0;
+
+	spin_lock_bh(&vs->lock);
+	if (sk->sk_state == VTOE_SOCK_SYN_RECV) {
+		if (status) {
+			vtoe_set_state(vs, VTOE_SOCK_T_FAILED);
+			vtoe_cmd_close(vs->conn, true);
+		} else {
+			vtoe_set_state(vs, VTOE_SOCK_T_ESTABLISHED);
+			vtoe_rx_check_fin(vs);
+		}
+	}
+	if (!status)
+		seconds = vs->defer;
+	if (seconds && !vs->rcv_nxt && vs->rcv_final == U64_MAX &&
+	    sk->sk_state == VTOE_SOCK_ESTABLISHED) {
+		WRITE_ONCE(vs->deferred, true);
+		vtoe_work_in(vs, seconds * HZ);
+	} else {
+		seconds = 0;
+	}
+	spin_unlock_bh(&vs->lock);
+	if (!seconds)
+		queue_child(vs, !status);
 }
 
 static struct sock *dequeue_child(struct vtoe_sock *vs)

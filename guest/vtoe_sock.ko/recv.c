@@ -91,6 +91,8 @@ void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev)
 	if (kick)
 		vtoe_kick_swq(vs->conn->dev);
 	vtoe_sock(vs)->sk_write_space(vtoe_sock(vs));
+	if (unlikely(READ_ONCE(vs->deferred)))
+		vtoe_child_ready(vs, true);
 	if (now)
 		wake_fin(vtoe_sock(vs));
 }
@@ -123,6 +125,8 @@ void vtoe_credit_event(struct vtoe_sock *vs, const struct vtoe_event *ev)
 		spin_unlock_bh(&dev->pool_lock);
 		if (due)
 			kick |= vtoe_send_credit(vs, 0);
+		else if (vs->rx.on_demand)
+			vtoe_credit_wait(vs);
 		starved = vtoe_readable(vs) && vtoe_rx_starved(vs);
 	}
 	vtoe_close_check(vs);
@@ -200,7 +204,9 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 		ok = rx_insert(vs, buf);
 		if (!ok)
 			list_add(&buf->node, &back);
-		else if (unlikely(hdr->flags & VTOE_MSG_F_URGENT))
+		else if (vs->rx.on_demand)
+			vtoe_rx_swap(dev, vs, buf);
+		if (ok && unlikely(hdr->flags & VTOE_MSG_F_URGENT))
 			urgent = vtoe_urg_mark(vs, buf->offset + buf->len - 1,
 					       last_byte(buf));
 		fin = vtoe_rx_check_fin(vs);
@@ -218,12 +224,15 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 	}
 	if (kick)
 		vtoe_kick_swq(dev);
+	sk_incoming_cpu_update(sk);
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	if (READ_ONCE(sk->sk_napi_id) != dev->napi.napi_id)
 		WRITE_ONCE(sk->sk_napi_id, dev->napi.napi_id);
 #endif
 	if (unlikely(urgent))
 		sk_send_sigurg(sk);
+	if (unlikely(READ_ONCE(vs->deferred)))
+		vtoe_child_ready(vs, true);
 	if (fin)
 		wake_fin(sk);
 	else if (unlikely(urgent))
@@ -329,6 +338,8 @@ static void settle(struct vtoe_sock *vs, struct list_head *back)
 	due |= vs->rcv_final == vs->rx.consumed && vs->rx.acked != vs->rx.consumed;
 	if (due)
 		kick = vtoe_send_credit(vs, 0);
+	if (vs->rx.on_demand)
+		vtoe_credit_wait(vs);
 	later = vs->rx.acked != vs->rx.consumed;
 	vtoe_close_check(vs);
 	spin_unlock_bh(&vs->lock);
@@ -381,8 +392,8 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 	int copied = 0, err = 0;
 	struct vtoe_rxbuf *buf;
 	LIST_HEAD(back);
-	u64 pos = vs->rx.consumed;
-	u32 holes = 0;	/* peeked over: urgent bytes */
+	int offset = flags & MSG_PEEK ? max(sk_peek_offset(sk, flags), 0) : 0;
+	u64 start = vs->rx.consumed, pos = start + offset;
 
 	do { /* as TCP does, waiting also for no bytes */
 		if (READ_ONCE(vs->rcv_nxt) > pos) {
@@ -410,8 +421,6 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 			len -= n;
 			if (!(flags & MSG_PEEK))
 				consume(vs, pos, &back);
-			else
-				holes += hole;
 			continue;
 		}
 		/* Peeking gives no buffer back: more may never come. */
@@ -426,9 +435,15 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 		if (err || vtoe_is_tcp(vs))
 			break;
 		/* Somebody else may have read on. */
-		if (!(flags & MSG_PEEK) || pos - copied - holes != vs->rx.consumed)
-			pos = vs->rx.consumed;
+		if (!(flags & MSG_PEEK) || start != vs->rx.consumed) {
+			start = vs->rx.consumed;
+			pos = start + offset;
+		}
 	} while (len);
+	if (flags & MSG_PEEK)
+		sk_peek_offset_fwd(sk, copied);
+	else
+		sk_peek_offset_bwd(sk, copied);
 	if (vs->conn && (copied || !list_empty(&back)) && !(flags & MSG_PEEK))
 		settle(vs, &back);
 	return copied ?: min(err, 0);

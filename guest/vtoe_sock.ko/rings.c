@@ -168,7 +168,7 @@ static void swq_run_waiters(struct vtoe_dev *dev)
 
 		spin_lock_bh(&vs->lock);
 		kick |= vtoe_xmit(vs);
-		if (vs->rx.acked != vs->rx.consumed)
+		if (vs->credit_owed || vs->rx.acked != vs->rx.consumed)
 			kick |= vtoe_send_credit(vs, 0);
 		vtoe_close_check(vs);
 		spin_unlock_bh(&vs->lock);
@@ -177,6 +177,56 @@ static void swq_run_waiters(struct vtoe_dev *dev)
 		spin_lock_bh(&dev->swq_lock);
 	}
 	spin_unlock_bh(&dev->swq_lock);
+	if (kick)
+		vtoe_kick_swq(dev);
+}
+
+/* ---- who waits for credit to grant, credit.c ---- */
+
+void vtoe_credit_wait(struct vtoe_sock *vs)
+{
+	struct vtoe_dev *dev = vs->conn->dev;
+
+	spin_lock_bh(&dev->pool_lock);
+	if (list_empty(&vs->credit_node) && vtoe_rx_waits(&dev->pool, &vs->rx)) {
+		sock_hold(vtoe_sock(vs));
+		list_add_tail(&vs->credit_node, &dev->credit_waiters);
+	}
+	spin_unlock_bh(&dev->pool_lock);
+}
+
+static struct vtoe_sock *next_credit_waiter(struct vtoe_dev *dev, bool all)
+{
+	struct vtoe_sock *vs = NULL;
+
+	spin_lock_bh(&dev->pool_lock);
+	if (all || dev->pool.free[VNET_RWQ_SMALL] > dev->pool.reserved[VNET_RWQ_SMALL])
+		vs = list_first_entry_or_null(&dev->credit_waiters, struct vtoe_sock,
+					      credit_node);
+	if (vs)
+		list_del_init(&vs->credit_node);
+	spin_unlock_bh(&dev->pool_lock);
+	return vs;
+}
+
+/* As long as there are buffers; all: the epoch has ended, nobody waits any more. */
+static void run_credit_waiters(struct vtoe_dev *dev, bool all)
+{
+	struct vtoe_sock *vs;
+	bool kick = false, due;
+
+	while ((vs = next_credit_waiter(dev, all))) {
+		spin_lock_bh(&vs->lock);
+		spin_lock(&dev->pool_lock);
+		/* It may be another connection by now, or none. */
+		due = vs->conn && vs->conn->dev == dev && vtoe_epoch_ok(vs->conn) &&
+		      vtoe_rx_due(&dev->pool, &vs->rx, false);
+		spin_unlock(&dev->pool_lock);
+		if (due)
+			kick |= vtoe_send_credit(vs, 0);
+		spin_unlock_bh(&vs->lock);
+		sock_put(vtoe_sock(vs));
+	}
 	if (kick)
 		vtoe_kick_swq(dev);
 }
@@ -200,6 +250,7 @@ static struct vtoe_rxbuf *rxbuf_try(u32 bytes, u8 order, gfp_t gfp)
 	if (!buf)
 		return NULL;
 	buf->order = order;
+	buf->lent = false;
 	for (buf->nr_pages = 0; buf->nr_pages < nr; buf->nr_pages++) {
 		struct page *page = alloc_pages(gfp | __GFP_NOWARN |
 						(order ? __GFP_COMP | __GFP_NORETRY : 0), order);
@@ -271,6 +322,11 @@ void vtoe_rx_repost(struct vtoe_dev *dev, struct vtoe_sock *vs, struct list_head
 		u8 class = buf->class;
 
 		list_del(&buf->node);
+		if (buf->lent) {
+			vs->rx.lent--;
+			rxbuf_free(buf);
+			continue;
+		}
 		spin_lock_bh(&dev->rwq_lock);
 		current_epoch = READ_ONCE(dev->ready) && buf->epoch == dev->epoch;
 		posted = current_epoch && !rwq_add(dev, buf);
@@ -295,12 +351,34 @@ void vtoe_rx_repost(struct vtoe_dev *dev, struct vtoe_sock *vs, struct list_head
 		}
 		spin_unlock_bh(&dev->pool_lock);
 	}
+	/* NAPI looks for them at its end anyway; a reader wakes it. */
+	if (classes && !list_empty_careful(&dev->credit_waiters))
+		napi_schedule(&dev->napi);
 	while (classes) {
 		u32 class = __ffs(classes);
 
 		classes &= classes - 1;
 		vtoe_kick(dev, dev->rwq[class], &dev->rwq_lock);
 	}
+}
+
+/*
+ * A message has come for a connection on demand. It stays where it is; another
+ * buffer goes into the ring, which is as if it had been read. vs->lock, softirq
+ */
+void vtoe_rx_swap(struct vtoe_dev *dev, struct vtoe_sock *vs, struct vtoe_rxbuf *buf)
+{
+	struct vtoe_rxbuf *fresh = rxbuf_alloc(dev->rwq_buf_size[buf->class], GFP_ATOMIC);
+	LIST_HEAD(bufs);
+
+	if (!fresh) /* it will have to be read */
+		return;
+	fresh->class = buf->class;
+	fresh->epoch = buf->epoch;
+	list_add(&fresh->node, &bufs);
+	buf->lent = true;
+	vs->rx.lent++;
+	vtoe_rx_repost(dev, vs, &bufs);
 }
 
 /* Once more for those that found no room. Process context. */
@@ -487,6 +565,7 @@ int vtoe_poll_napi(struct napi_struct *napi, int budget)
 		work += n;
 	} while (n && work < budget);
 	swq_run_waiters(dev);
+	run_credit_waiters(dev, false);
 
 	if (work >= budget)
 		return budget;
@@ -525,6 +604,7 @@ void vtoe_rings_drain(struct vtoe_dev *dev)
 	}
 	spin_unlock(&dev->rwq_lock);
 	swq_run_waiters(dev);
+	run_credit_waiters(dev, true);
 	vtoe_cr_collect(dev, &answers);
 	vtoe_cr_complete(dev, &answers);
 	local_bh_enable();

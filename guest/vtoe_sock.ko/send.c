@@ -188,10 +188,12 @@ bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags)
 	fill_hdr(vs, chunk, VTOE_MSG_CREDIT, flags);
 	kick = !vtoe_swq_post(vs, chunk);
 	if (kick) {
+		vs->credit_owed = false;
 		vs->want_told = flags & VTOE_MSG_F_WANT_CREDIT;
 		vtoe_count(vtoe_sock(vs), VTOE_STAT_TX_CREDITS);
 	} else {
 		/* What was granted stays granted: the next message tells. */
+		vs->credit_owed = true;
 		vs->rx.acked = min(vs->rx.acked, vs->rx.consumed - !!vs->rx.consumed);
 		vtoe_swq_wait(vs);
 	}
@@ -243,6 +245,7 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 			break;
 		}
 		kick = true;
+		vs->credit_owed = false;
 		vs->want_told = want;
 		WRITE_ONCE(vs->snd_nxt, vs->snd_nxt + n);
 		vs->tx_next = is_last(vs, head) ? NULL : list_next_entry(head, node);

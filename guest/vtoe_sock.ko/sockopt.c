@@ -66,9 +66,36 @@ static bool pins(int level, int optname)
 	return false;
 }
 
+/* What a child was told, or has from its listener, before it had an inner socket. */
+static void tell_inner(struct vtoe_sock *vs)
+{
+	static const int names[] = {
+		TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT,
+	};
+	int dflt, min, value, *number;
+	unsigned int i;
+	bool *flag;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		flag = bool_option(vs, names[i]);
+		number = int_option(vs, names[i], &dflt, &min);
+		value = flag ? *flag : *number;
+		if (value) /* each was checked, or set there before */
+			vs->inner->ops->setsockopt(vs->inner, SOL_TCP, names[i],
+						   KERNEL_SOCKPTR(&value), sizeof(value));
+	}
+}
+
 static int need_inner(struct vtoe_sock *vs)
 {
-	return vs->inner ? 0 : vtoe_inner_create(vs);
+	int err;
+
+	if (vs->inner)
+		return 0;
+	err = vtoe_inner_create(vs);
+	if (!err)
+		tell_inner(vs);
+	return err;
 }
 
 static int set_vnet(struct vtoe_sock *vs, int optname, sockptr_t optval, unsigned int optlen)
@@ -111,6 +138,19 @@ static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
 	return number;
 }
 
+/* What children need of the inner socket, which softirq must not look at. lock_sock */
+static void mirror(struct vtoe_sock *vs)
+{
+	const struct sock *isk = vs->inner->sk;
+	u8 times = READ_ONCE(inet_csk(isk)->icsk_accept_queue.rskq_defer_accept);
+
+	vs->inet.tos = inet_sk(isk)->tos;
+	vs->inet.uc_ttl = inet_sk(isk)->uc_ttl;
+	vs->as_tcp.rx_opt.user_mss = tcp_sk(isk)->rx_opt.user_mss;
+	/* as TCP counts it: by the retransmissions of a SYN-ACK */
+	vs->defer = times ? (1u << min_t(u8, times, 6)) - 1 : 0;
+}
+
 static int set_locked(struct socket *sock, int level, int optname, sockptr_t optval,
 		      unsigned int optlen)
 {
@@ -144,6 +184,7 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 							 optlen);
 		if (err)
 			return err;
+		mirror(vs);
 	}
 	if (ours)
 		note_option(vs, level, optname, value);

@@ -132,6 +132,7 @@ struct vtoe_rxbuf {
 	u32 len;
 	u32 epoch;	/* of the device when it was posted */
 	u8 class;
+	bool lent;	/* another is in the ring in its place: not the pool's */
 	u8 order;	/* of each page */
 	u16 nr_pages;
 	struct vtoe_msg_hdr hdr;
@@ -202,6 +203,7 @@ struct vtoe_sock {
 	u8 pinned;	/* enum vtoe_reason: to TCP, or NONE */
 	bool accept_turn;
 	bool nodelay, cork, quickack;
+	u8 defer;	/* TCP_DEFER_ACCEPT, in seconds */
 	int keepidle, keepintvl, keepcnt, user_timeout;
 	u32 reason;	/* why path is TCP, or why the connection ended */
 	struct vtoe_addr local, remote;
@@ -231,6 +233,8 @@ struct vtoe_sock {
 	bool tx_hold;	/* the last chunk waits for more (MSG_MORE, cork) */
 	unsigned long hold_until;
 	bool want_told;
+	bool credit_owed; /* a message that was to tell found no room */
+	struct list_head credit_node; /* waits for buffers to grant; pool_lock */
 	struct list_head swq_node; /* waits for room in the SWQ */
 
 	/* receive queue, by offset */
@@ -246,6 +250,7 @@ struct vtoe_sock {
 	struct list_head accept_queue;
 	struct list_head accept_node;
 	struct sock *listener; /* reference, until queued */
+	bool deferred;	/* TCP_DEFER_ACCEPT: until its first bytes come */
 	u32 accept_len;	/* queued and being answered */
 
 #if IS_ENABLED(CONFIG_IPV6)
@@ -293,6 +298,7 @@ struct vtoe_dev {
 
 	spinlock_t pool_lock; /* pool, and every rx credit against it */
 	struct vtoe_pool pool;
+	struct list_head credit_waiters;
 
 	struct vtoe_evbuf *events;
 	u32 nr_events;
@@ -390,6 +396,7 @@ void vtoe_unlisten(struct vtoe_sock *vs);
 void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 			  const struct vtoe_event *ev);
 void vtoe_announce_all(struct vtoe_dev *dev);
+void vtoe_child_ready(struct vtoe_sock *vs, bool good);
 void vtoe_child_answered(struct vtoe_sock *vs, u32 status);
 
 /* send.c */
@@ -487,6 +494,8 @@ void *vtoe_get_buf(struct vtoe_dev *dev, struct virtqueue *vq, u32 *len);
 void vtoe_kick(struct vtoe_dev *dev, struct virtqueue *vq, spinlock_t *lock);
 void vtoe_kick_swq(struct vtoe_dev *dev);
 void vtoe_rx_repost(struct vtoe_dev *dev, struct vtoe_sock *vs, struct list_head *bufs);
+void vtoe_rx_swap(struct vtoe_dev *dev, struct vtoe_sock *vs, struct vtoe_rxbuf *buf);
+void vtoe_credit_wait(struct vtoe_sock *vs); /* vs->lock */
 void vtoe_rwq_retry(struct vtoe_dev *dev);
 u32 vtoe_rwq_fill(struct vtoe_dev *dev, u32 class, u32 count, gfp_t gfp);
 int vtoe_eq_fill(struct vtoe_dev *dev);

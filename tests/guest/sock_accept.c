@@ -293,6 +293,47 @@ static void shared(void)
 	close(listener[1]);
 }
 
+/* TCP_DEFER_ACCEPT: who has not said anything is not accepted, for a while. */
+static void deferred(void)
+{
+	int listener = listener_on(&at, 10), fd, silent, one;
+	char c;
+
+	set_int(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
+	fd = dial(&at);
+	silent = dial(&at);
+	check(wait_poll(listener, POLLIN, 200) == 0);
+	write_all(fd, "x", 1);
+	check(wait_poll(listener, POLLIN, 5000) == POLLIN);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0 && recv(one, &c, 1, MSG_DONTWAIT) == 1 && c == 'x');
+	close(one);
+	close(fd);
+	/* the end of its stream says something, too */
+	fd = dial(&at);
+	check(shutdown(fd, SHUT_WR) == 0);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	close(one);
+	close(fd);
+	/* one that goes by a reset was never here */
+	fd = dial(&at);
+	check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 },
+			 sizeof(struct linger)) == 0);
+	close(fd);
+	/* the silent one is, in the end */
+	check(wait_poll(listener, POLLIN, 20000) == POLLIN);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	write_all(silent, "y", 1);
+	check(recv(one, &c, 1, MSG_WAITALL) == 1 && c == 'y');
+	check(fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
+	check(accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+	close(one);
+	close(silent);
+	close(listener);
+}
+
 static void client(void)
 {
 	check(own_addr(&at, peer.v6));
@@ -304,4 +345,5 @@ static void client(void)
 	backlog();
 	inherit();
 	shared();
+	deferred();
 }

@@ -140,11 +140,11 @@ static void client(void)
 	check(read_full(fd, buf, 4) == 4 && !memcmp(buf, "over", 4));
 	close(fd);
 
-	/* what goes to loopback is not for the offload */
+	/* loopback: nor does a listener there that does not offload */
 	set_addr(&own, peer.v6 ? "::1" : "127.0.0.1", PLAIN_PORT);
 	fd = vnet_socket(peer.v6);
 	check(connect(fd, sa(&own), own.len) == 0);
-	expect_tcp(fd, VTOE_REASON_NO_DEVICE);
+	expect_tcp(fd, VTOE_REASON_NO_LISTENER);
 	close(fd);
 
 	/* a plain peer of an offloading listener */

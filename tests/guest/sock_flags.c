@@ -94,6 +94,29 @@ static void held(int fd, bool cork)
 	check(buf[0] == 'a' && (cork || buf[1] == 'b'));
 }
 
+/* SO_PEEK_OFF: each look begins where the last ended, and reading takes it along. */
+static void peek_offset(int fd)
+{
+	char buf[16];
+	int value = 0;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &value, sizeof(value))) {
+		check(errno == EOPNOTSUPP); /* TCP has it since 6.10 */
+		return;
+	}
+	write_all(fd, "123456", 6);
+	check(recv(fd, buf, 2, MSG_PEEK | MSG_WAITALL) == 2 && !memcmp(buf, "12", 2));
+	check(recv(fd, buf, 2, MSG_PEEK | MSG_WAITALL) == 2 && !memcmp(buf, "34", 2));
+	check(get_int(fd, SOL_SOCKET, SO_PEEK_OFF) == 4);
+	check(recv(fd, buf, 1, 0) == 1 && buf[0] == '1');
+	check(get_int(fd, SOL_SOCKET, SO_PEEK_OFF) == 3);
+	check(recv(fd, buf, 2, MSG_PEEK | MSG_WAITALL) == 2 && !memcmp(buf, "56", 2));
+	check(recv(fd, buf, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(recv(fd, buf, 5, MSG_WAITALL) == 5 && !memcmp(buf, "23456", 5));
+	check(get_int(fd, SOL_SOCKET, SO_PEEK_OFF) == 0);
+	set_int(fd, SOL_SOCKET, SO_PEEK_OFF, -1);
+}
+
 static void client(void)
 {
 	struct timeval tv = { .tv_usec = 100000 };
@@ -140,6 +163,7 @@ static void client(void)
 	value = 1;
 	check(setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)) == 0);
 
+	peek_offset(fd);
 	held(fd, false);
 	held(fd, true);
 	check(send(fd, "d", 1, MSG_MORE) == 1);

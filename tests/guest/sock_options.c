@@ -123,6 +123,45 @@ static void accepted(void)
 	close(listener);
 }
 
+/* What a child has from its listener. */
+static void inherited(void)
+{
+	int listener, fd, one;
+	struct addr at;
+
+	check(own_addr(&at, peer.v6));
+	set_port(&at, 7003);
+	listener = listener_on(&at, 5);
+	set_int(listener, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_int(listener, IPPROTO_TCP, TCP_KEEPIDLE, 77);
+	set_int(listener, IPPROTO_TCP, TCP_USER_TIMEOUT, 4321);
+	set_int(listener, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(listener, SOL_SOCKET, SO_OOBINLINE, 1);
+	set_int(listener, SOL_SOCKET, SO_ZEROCOPY, 1);
+	if (!peer.v6)
+		set_int(listener, IPPROTO_IP, IP_TOS, 0x10);
+	fd = dial(&at);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	check(get_int(one, IPPROTO_TCP, TCP_NODELAY) == 1);
+	check(get_int(one, SOL_SOCKET, SO_KEEPALIVE) == 1);
+	check(get_int(one, SOL_SOCKET, SO_OOBINLINE) == 1);
+	check(get_int(one, SOL_SOCKET, SO_ZEROCOPY) == 1);
+	if (!peer.v6)
+		check(get_int(one, IPPROTO_IP, IP_TOS) == 0x10);
+	/* again, now that an option beyond the few has been asked for */
+	check(get_int(one, IPPROTO_TCP, TCP_WINDOW_CLAMP) >= 0);
+	check(get_int(one, IPPROTO_TCP, TCP_NODELAY) == 1);
+	check(get_int(one, IPPROTO_TCP, TCP_KEEPIDLE) == 77);
+	check(get_int(one, IPPROTO_TCP, TCP_USER_TIMEOUT) == 4321);
+	write_all(fd, "x", 1);
+	check(wait_poll(one, POLLIN, 5000) == POLLIN);
+	check(get_int(one, SOL_SOCKET, SO_INCOMING_CPU) >= 0);
+	close(one);
+	close(fd);
+	close(listener);
+}
+
 static void client(void)
 {
 	struct tcp_info info;
@@ -150,6 +189,7 @@ static void client(void)
 	if (way != OFFLOAD) {
 		close(fd);
 		accepted();
+		inherited();
 		return;
 	}
 	/* wire options of TCP have no meaning here */
@@ -166,4 +206,5 @@ static void client(void)
 	expect_tcp(fd, VTOE_REASON_OPTION);
 	close(fd);
 	accepted();
+	inherited();
 }

@@ -224,6 +224,61 @@ static bool drain(struct stream *s, unsigned int rounds)
 	return !s->queued && s->rx.consumed == s->nxt;
 }
 
+#define CROWD 2000
+
+/*
+ * More connections than buffers, and as many programs that do not read: the
+ * others get everything through, as the kernel does it (rings.c): a buffer of
+ * one on demand is replaced at once, who waits is served when there is one.
+ */
+static void crowd(void)
+{
+	static struct stream many[CROWD];
+	unsigned int i, opened = 0, demand = 0, done = 0, rounds;
+	uint32_t granted = 0;
+
+	pool_init(256, 16);
+	for (i = 0; i < CROWD; i++) {
+		opened += stream_open(&many[i]);
+		demand += many[i].rx.on_demand;
+		many[i].queued = 20000;
+	}
+	is_int(opened, CROWD, "two thousand connections share 256 buffers");
+	ok(demand > CROWD - 256 && demand < CROWD, "most of them on demand");
+	for (rounds = 0; rounds < 1000 && done < CROWD / 2; rounds++) {
+		done = 0;
+		for (i = 0; i < CROWD; i++) {
+			struct stream *s = &many[i];
+
+			while (stream_send(s))
+				;
+			s->rx.want = s->queued;
+			if (s->wire_head != s->wire_tail && !stream_arrive(s))
+				rounds = 1000;
+			if (s->rx.on_demand && s->rx.held[0]) {
+				posted[0]++;
+				vtoe_rx_reposted(&pool, &s->rx, VNET_RWQ_SMALL);
+				s->rx.lent++;
+			}
+			/* every second program reads */
+			if (i % 2 && s->rx.on_demand && s->held_head != s->held_tail) {
+				s->rx.consumed += s->held[s->held_head++ % 4096].len;
+				s->rx.lent--;
+			} else if (i % 2) {
+				stream_read(s);
+			}
+			if (vtoe_rx_due(&pool, &s->rx, s->held_head == s->held_tail))
+				tell(s);
+			done += i % 2 && !s->queued && s->rx.consumed == s->nxt;
+		}
+	}
+	is_int(done, CROWD / 2, "all that read get all of it");
+	for (i = 0; i < CROWD; i++)
+		granted += many[i].rx.limit[0] - many[i].rx.got[0];
+	ok(pool.free[0] == posted[0] - granted && pool.reserved[0] <= pool.free[0],
+	   "and the account is right");
+}
+
 static void nobody_starves(void)
 {
 	struct stream *hog = &streams[0], *meek = &streams[1];
@@ -372,6 +427,7 @@ int main(void)
 	srand(1);
 	random_traffic();
 	nobody_starves();
+	crowd();
 	alone_or_along();
 	lost_buffers();
 	peer_sizes();

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* BPF programs that a cgroup has for bind() and connect(): they are asked, may refuse, and may change the address. */
+#include <linux/bpf.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "sock_common.h"
+
+#define GROUP "/tmp/sock_cgroup"
+
+#define MOV(dst, value) ((struct bpf_insn){ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = (dst), .imm = (value) })
+#define STORE(dst, offset, src) \
+	((struct bpf_insn){ .code = BPF_STX | BPF_MEM | BPF_W, .dst_reg = (dst), .src_reg = (src), .off = (offset) })
+#define EXIT() ((struct bpf_insn){ .code = BPF_JMP | BPF_EXIT })
+
+static int bpf(int cmd, union bpf_attr *attr)
+{
+	return (int)syscall(SYS_bpf, cmd, attr, sizeof(*attr));
+}
+
+/* Lets pass (allow) or not, with another port if there is one. -1: this kernel has no such programs. */
+static int load(enum bpf_attach_type type, bool allow, int port)
+{
+	struct bpf_insn insns[4];
+	union bpf_attr attr = {
+		.prog_type = BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+		.expected_attach_type = type,
+		.insns = (uintptr_t)insns,
+		.license = (uintptr_t)"GPL",
+	};
+	unsigned int n = 0;
+
+	if (port) {
+		insns[n++] = MOV(2, htons((uint16_t)port));
+		insns[n++] = STORE(1, offsetof(struct bpf_sock_addr, user_port), 2);
+	}
+	insns[n++] = MOV(0, allow);
+	insns[n++] = EXIT();
+	attr.insn_cnt = n;
+	return bpf(BPF_PROG_LOAD, &attr);
+}
+
+static void attach(int group, int prog, enum bpf_attach_type type, bool on)
+{
+	union bpf_attr attr = { .target_fd = (uint32_t)group, .attach_bpf_fd = (uint32_t)prog,
+				.attach_type = type };
+
+	check(bpf(on ? BPF_PROG_ATTACH : BPF_PROG_DETACH, &attr) == 0);
+}
+
+/* The group that this process is in from now on; -1: there are none. */
+static int join_group(void)
+{
+	int fd;
+
+	mkdir(GROUP, 0755);
+	if (mount("none", GROUP, "cgroup2", 0, NULL) && errno != EBUSY)
+		return -1;
+	mkdir(GROUP "/test", 0755);
+	fd = open(GROUP "/test/cgroup.procs", O_WRONLY);
+	check(fd >= 0 && write(fd, "0", 1) == 1);
+	close(fd);
+	return open(GROUP "/test", O_RDONLY | O_DIRECTORY);
+}
+
+static void leave_group(int group)
+{
+	int fd = open(GROUP "/cgroup.procs", O_WRONLY);
+
+	check(fd >= 0 && write(fd, "0", 1) == 1);
+	close(fd);
+	close(group);
+	rmdir(GROUP "/test");
+	umount2(GROUP, MNT_DETACH);
+}
+
+static void client(void)
+{
+	enum bpf_attach_type type = peer.v6 ? BPF_CGROUP_INET6_CONNECT : BPF_CGROUP_INET4_CONNECT;
+	enum bpf_attach_type bind_type = peer.v6 ? BPF_CGROUP_INET6_BIND : BPF_CGROUP_INET4_BIND;
+	struct addr other = peer;
+	int group, no, elsewhere, no_bind, fd;
+	char c = ECHO;
+
+	no = load(type, false, 0);
+	group = no < 0 ? -1 : join_group();
+	if (group < 0) {
+		puts("no BPF programs for cgroups in this kernel");
+		exit(77);
+	}
+	elsewhere = load(type, true, port_of(&peer));
+	no_bind = load(bind_type, false, 0);
+	check(elsewhere >= 0 && no_bind >= 0);
+
+	/* refused: nobody hears of it, and the socket is as it was */
+	attach(group, no, type, true);
+	fd = vnet_socket(peer.v6);
+	check(connect(fd, sa(&peer), peer.len) == -1 && errno == EPERM);
+	check(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+	check(connect(fd, sa(&peer), peer.len) == -1 && errno == EPERM);
+	check(fcntl(fd, F_SETFL, 0) == 0);
+	attach(group, no, type, false);
+	check(connect(fd, sa(&peer), peer.len) == 0);
+	check_offloaded(fd);
+	close(fd);
+
+	/* sent elsewhere: to the server, not to the port that nobody listens on */
+	attach(group, elsewhere, type, true);
+	set_port(&other, 7099);
+	fd = vnet_socket(peer.v6);
+	check(connect(fd, sa(&other), other.len) == 0);
+	check_offloaded(fd);
+	write_all(fd, &c, 1);
+	write_all(fd, "x", 1);
+	check(recv(fd, &c, 1, MSG_WAITALL) == 1 && c == 'x');
+	close(fd);
+	attach(group, elsewhere, type, false);
+
+	attach(group, no_bind, bind_type, true);
+	check(own_addr(&other, peer.v6));
+	set_port(&other, 7098);
+	fd = vnet_socket(peer.v6);
+	check(bind(fd, sa(&other), other.len) == -1 && errno == EPERM);
+	attach(group, no_bind, bind_type, false);
+	check(bind(fd, sa(&other), other.len) == 0);
+	close(fd);
+	leave_group(group);
+}

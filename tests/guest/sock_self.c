@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A guest and itself: every way to name it is offloaded, but in another network namespace; a socket that connects to
+ * itself, and two that connect to each other at once, are TCP's.
+ */
+#include <net/if.h>
+#include <sched.h>
+
+#include "sock_common.h"
+
+#define OWN_PORT 7004
+
+static struct addr at_port(const char *text, int port)
+{
+	struct addr a;
+
+	set_addr(&a, text, port);
+	return a;
+}
+
+/* From a listener on one address to a connection to another: data passes, and the names are what TCP would say. */
+static void talk(const char *listen_on, const char *to, const char *from)
+{
+	struct addr at = at_port(listen_on, OWN_PORT), dst = at_port(to, OWN_PORT), name;
+	struct addr want = at_port(from, 0), seen = { .len = sizeof(seen.ss) };
+	int listener = listener_on(&at, 5), fd, one;
+	char c;
+
+	if (IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6 *)&dst.ss)->sin6_addr) && dst.v6)
+		((struct sockaddr_in6 *)&dst.ss)->sin6_scope_id = if_nametoindex("vnet0");
+	fd = vnet_socket(dst.v6);
+	check(connect(fd, sa(&dst), dst.len) == 0);
+	check_offloaded(fd);
+	one = accept(listener, (struct sockaddr *)&seen.ss, &seen.len);
+	check(one >= 0);
+	write_all(fd, "x", 1);
+	check(recv(one, &c, 1, MSG_WAITALL) == 1 && c == 'x');
+	write_all(one, "y", 1);
+	check(recv(fd, &c, 1, MSG_WAITALL) == 1 && c == 'y');
+	name = name_of(fd);
+	set_port(&want, port_of(&name));
+	if (!same_addr(&seen, &name) || !same_addr(&name, &want))
+		printf("to %s: not from %s\n", to, from);
+	check(same_addr(&seen, &name) && same_addr(&name, &want));
+	close(fd);
+	close(one);
+	close(listener);
+}
+
+static void addresses(void)
+{
+	talk("127.0.0.1", "127.0.0.1", "127.0.0.1");
+	talk("0.0.0.0", "127.0.0.1", "127.0.0.1");
+	talk("127.0.0.2", "127.0.0.2", "127.0.0.1");
+	talk("0.0.0.0", "0.0.0.0", "127.0.0.1");
+	talk("::1", "::1", "::1");
+	talk("::", "::1", "::1");
+	talk("::", "::", "::1");
+	talk("::", "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+	/* dual stack, from IPv4 */
+	struct addr any = at_port("::", OWN_PORT), v4 = at_port("127.0.0.1", OWN_PORT);
+	int listener = listener_on(&any, 5), fd = dial(&v4);
+
+	close(fd);
+	close(listener);
+}
+
+static void *serve_once(void *arg)
+{
+	int listener = *(int *)arg, fd = accept(listener, NULL, NULL);
+
+	check(fd >= 0);
+	write_all(fd, "hola", 4);
+	check(shutdown(fd, SHUT_WR) == 0);
+	close(fd);
+	close(listener);
+	return NULL;
+}
+
+/* Who was accepted is connected, however fast the server has gone. */
+static void once(void)
+{
+	struct addr at = at_port("127.0.0.1", 0), name;
+	pthread_t thread;
+	char buf[8];
+
+	for (int i = 0; i < 300; i++) {
+		int listener = listener_on(&at, 5), fd;
+
+		name = name_of(listener);
+		check(pthread_create(&thread, NULL, serve_once, &listener) == 0);
+		fd = dial(&name);
+		check(read_full(fd, buf, sizeof(buf)) == 4 && !memcmp(buf, "hola", 4));
+		close(fd);
+		check(pthread_join(thread, NULL) == 0);
+	}
+}
+
+/* Nobody listens: TCP says so. */
+static void refused(const char *to)
+{
+	struct addr at = at_port(to, 7009);
+	int fd = vnet_socket(at.v6);
+
+	check(connect(fd, sa(&at), at.len) == -1 && errno == ECONNREFUSED);
+	close(fd);
+}
+
+/* Who waits for it with poll() learns that it was refused, however it came about. */
+static void refused_later(void)
+{
+	struct addr at = at_port("127.0.0.1", 7009);
+
+	for (int i = 0; i < 300; i++) {
+		int fd = vnet_socket(false);
+
+		check(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+		if (connect(fd, sa(&at), at.len) == 0 || errno != EINPROGRESS) {
+			check(errno == ECONNREFUSED);
+			close(fd);
+			continue;
+		}
+		check(wait_poll(fd, POLLOUT, 5000) & POLLOUT);
+		check(get_int(fd, SOL_SOCKET, SO_ERROR) == ECONNREFUSED);
+		check(get_int(fd, SOL_SOCKET, SO_ERROR) == 0);
+		close(fd);
+	}
+}
+
+static void self_connect(void)
+{
+	struct addr at = at_port("127.0.0.1", OWN_PORT);
+	int fd = vnet_socket(false);
+	char c;
+
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	check(bind(fd, sa(&at), at.len) == 0);
+	check(connect(fd, sa(&at), at.len) == 0);
+	write_all(fd, "s", 1);
+	check(recv(fd, &c, 1, MSG_WAITALL) == 1 && c == 's');
+	if (way == OFFLOAD)
+		expect_tcp(fd, VTOE_REASON_NO_LISTENER);
+	close(fd);
+}
+
+static void *connect_other(void *arg)
+{
+	const struct addr *pair = arg;
+	struct addr name = { .len = sizeof(name.ss) };
+	int fd = vnet_socket(false), tries;
+
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	check(bind(fd, (const struct sockaddr *)&pair[0].ss, pair[0].len) == 0);
+	for (tries = 0; tries < 20000; tries++) {
+		if (!connect(fd, (const struct sockaddr *)&pair[1].ss, pair[1].len))
+			break;
+		check(errno == ECONNREFUSED || errno == ECONNRESET || errno == ECONNABORTED);
+	}
+	if (tries == 20000) {
+		close(fd);
+		return (void *)-1;
+	}
+	check(getpeername(fd, (struct sockaddr *)&name.ss, &name.len) == 0);
+	check(port_of(&name) == port_of(&pair[1]));
+	write_all(fd, "z", 1);
+	char c;
+	check(recv(fd, &c, 1, MSG_WAITALL) == 1 && c == 'z');
+	close(fd);
+	return NULL;
+}
+
+/* Both connect, nobody listens. It needs both to be under way at once, so it is tried until it happens. */
+static void simultaneous(void)
+{
+	struct addr a[2] = { at_port("127.0.0.1", 7005), at_port("127.0.0.1", 7006) };
+	struct addr b[2] = { a[1], a[0] };
+	pthread_t thread;
+	void *ret;
+
+	check(pthread_create(&thread, NULL, connect_other, b) == 0);
+	ret = connect_other(a);
+	check(pthread_join(thread, &ret) == 0);
+	(void)ret;
+}
+
+/* Its loopback is another one; there is no device, so it is TCP with that reason. */
+static void namespace(void)
+{
+	struct addr at = at_port("127.0.0.1", OWN_PORT);
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int status, outside, ctl;
+	pid_t pid;
+
+	outside = listener_on(&at, 5);
+	pid = fork();
+	check(pid >= 0);
+	if (!pid) {
+		int listener, fd;
+
+		check(unshare(CLONE_NEWNET) == 0);
+		ctl = socket(AF_INET, SOCK_DGRAM, 0);
+		check(ioctl(ctl, SIOCSIFFLAGS, &ifr) == 0);
+		/* the listener outside is not to be seen from here */
+		fd = vnet_socket(false);
+		check(connect(fd, sa(&at), at.len) == -1 && errno == ECONNREFUSED);
+		close(fd);
+		listener = listener_on(&at, 5);
+		fd = vnet_socket(false);
+		check(connect(fd, sa(&at), at.len) == 0);
+		expect_tcp(fd, VTOE_REASON_NO_DEVICE);
+		check(accept(listener, NULL, NULL) >= 0);
+		_exit(0);
+	}
+	check(waitpid(pid, &status, 0) == pid && status == 0);
+	check(wait_poll(outside, POLLIN, 0) == 0);
+	close(outside);
+}
+
+static void client(void)
+{
+	addresses();
+	once();
+	refused("127.0.0.1");
+	refused("::1");
+	refused_later();
+	self_connect();
+	simultaneous();
+	if (way == OFFLOAD)
+		namespace();
+}
