@@ -7,6 +7,8 @@
 # make check       all tests; last line "N passed, N failed, N skipped"
 # make bench       the benchmarks, table and JSON under build/results/;
 #                  KIND=stock: with stock VMs instead of fast ones
+# make check-rdma  the verbs fabric: agents in a VM with soft RDMA, and guests between such hosts
+# make bench-rdma  the same hosts' figures: offload, TCP, raw RC
 # make soak        what takes longer than a check should
 # make lint        dependencies, sparse, shellcheck, spelling
 # make install     DESTDIR, PREFIX: daemons, library, vnet-takeover, modprobe.d, man pages
@@ -45,7 +47,7 @@ GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeove
 # Not for the demo: takes clang and libbpf.
 BPF     := $(O)/guest/vnet-bpf
 
-.PHONY: all setup modules demo demo-programs check check-fast bench soak lint install clean tests
+.PHONY: all setup modules demo demo-programs check check-fast check-rdma bench bench-rdma soak lint install clean tests
 all: $(DAEMONS) $(GUEST) $(BPF) tests
 
 # Objects that only a test program needs are kept, too.
@@ -154,6 +156,17 @@ check: setup
 # Without virtual machines: seconds.
 check-fast: all
 	@tests/run --beside --tier unit
+
+check-rdma: setup
+	@$(UML_BUILD) fast >/dev/null
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
+	@tests/run --tier vm,rdma --only 'rdma*'
+
+bench-rdma: setup
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
+	@tests/bench/rdma
 
 bench: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all

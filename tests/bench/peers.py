@@ -123,7 +123,7 @@ def up(name, peer):
     lifecycle.start_supervisor = start_supervisor
     opt = {"name": name, "peer": peer, "guests": 2, "hosts": 2, "kind": "stock" if peer == "tap" else "fast", "kernel": None,
            "driver": "none", "fabric": "auto", "encap": "vxlan", "form": "segmented", "mtu": MTU, "link_mtu": 1500, "poll": "event",
-           "pin": True, "queues": 1, "mem": "512M", "device": False}
+           "pin": True, "queues": 1, "mem": "512M", "device": False, "machines": 0}
     if peer == "tap":
         opt["accel"] = "auto"
     kinds.KINDS[opt["kind"]].check(opt)

@@ -16,9 +16,8 @@ import termios
 import tty
 
 import common
+from line import GONE
 from common import ACK, CHUNK, EXIT, KILL, LabError, SIGNAL, START, STDERR, STDIN, STDOUT, WINDOW_STDIN, WINSIZE
-
-GONE = 32
 
 
 def terminal_size():

@@ -5,6 +5,7 @@ Where things are, how guests and hosts are named and addressed, the frames of th
 side), and the one exception that ends in a plain message instead of a traceback.
 """
 
+import hashlib
 import os
 import re
 import struct
@@ -67,6 +68,22 @@ def script(argv):
     return r.stdout.strip()
 
 
+def build_static(name):
+    """A program of the lab's own that runs in guests or machines."""
+    source = os.path.join(TESTS, "lab.d/%s.c" % name)
+    with open(source, "rb") as f:
+        digest = hashlib.sha256(f.read()).hexdigest()[:12]
+    path = os.path.join(CACHE, "%s-%s" % (name, digest))
+    if not os.path.exists(path):
+        os.makedirs(CACHE, exist_ok=True)
+        tmp = "%s.%d" % (path, os.getpid())
+        r = subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", tmp, source], check=False)
+        if r.returncode:
+            raise LabError("cannot compile tests/lab.d/%s.c (see above); is gcc installed? (tests/setup/install)" % name)
+        os.rename(tmp, path)
+    return path
+
+
 def check_name(name):
     # It becomes part of socket paths, which end at 108 bytes.
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,31}", name):
@@ -76,6 +93,14 @@ def check_name(name):
 
 def state_dir(name):
     return os.path.join(RUN, check_name(name))
+
+
+def megabytes(size):
+    """Of a size as QEMU and user-mode Linux read it: 512M, 2G."""
+    found = re.fullmatch(r"(\d+)([MG])", size)
+    if not found:
+        raise LabError("--mem %s: give it as 512M or 2G" % size)
+    return int(found.group(1)) * (1024 if found.group(2) == "G" else 1)
 
 
 def guest_name(j):

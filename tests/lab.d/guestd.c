@@ -10,7 +10,7 @@
  * stderr, exit status and signals, binary clean.
  *
  * Frames, little-endian, both ways: u32 length of the payload, u16 session, u8 type, u8 zero, payload. The types are the
- * enum below; lab.d/frames.py is the other side. A session lives from START until EXIT or KILL, and the host numbers them.
+ * enum below; lab.d/common.py is the other side. A session lives from START until EXIT or KILL, and the host numbers them.
  *
  * Flow control: a sender of stdin or output may have WINDOW_* bytes under way per session; ACK returns what the receiver
  * has passed on. So a command that does not read, or a client that does not, stops itself alone and never the line.
@@ -49,7 +49,7 @@ enum frame_type {
 	F_STDOUT = 4,	/* guest: data */
 	F_STDERR = 5,	/* guest: data */
 	F_EXIT = 6,	/* guest: u8 1 if killed by a signal, u8 exit status or signal */
-	F_SIGNAL = 7,	/* host: u8 signal for the command's process group */
+	F_SIGNAL = 7,	/* host: u8 signal for the command's process group; u8 1, if there: for its process alone */
 	F_WINSIZE = 8,	/* host: u16 rows, u16 columns */
 	F_ACK = 9,	/* both: u32 bytes that the receiver has passed on */
 	F_KILL = 10,	/* host: kill the process group, send nothing more for this session */
@@ -415,7 +415,7 @@ static void handle_frame(const struct frame *f, char *data, uint32_t len)
 		break;
 	case F_SIGNAL:
 		if (len >= 1 && s->pid > 0 && !s->exited)
-			kill(-s->pid, (uint8_t)data[0]);
+			kill(len >= 2 && data[1] ? s->pid : -s->pid, (uint8_t)data[0]);
 		break;
 	case F_WINSIZE:
 		if (len >= 4 && s->pty && s->out >= 0) {

@@ -8,38 +8,18 @@ One object per lab. prepare() and stage() run in `lab up`, outside the lab's nam
 options; the rest runs in the supervisor. The root, guestd and the frames on the line are the same for all kinds.
 """
 
-import ctypes
 import json
-import mmap
 import os
 import shutil
 import subprocess
-import time
 
-import accel
 import common
-from common import LabError, say
+import qemu
+from common import LabError
 
 
-def tsc_khz():
-    """How fast this machine's time stamp counter runs, which is also that of an emulated guest."""
-    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    code.write(bytes.fromhex("0f31 48c1e220 4809d0 c3"))        # rdtsc; shl $32,%rdx; or %rdx,%rax; ret
-    entry = ctypes.c_char.from_buffer(code)
-    rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(entry))
-
-    def reading():
-        """(ns, ticks) at one moment: the tightest of some tries."""
-        tries = []
-        for _ in range(20):
-            before, ticks, after = time.monotonic_ns(), rdtsc(), time.monotonic_ns()
-            tries.append((after - before, before, ticks))
-        return min(tries)[1:]
-
-    start = reading()
-    time.sleep(0.05)
-    end = reading()
-    return round((end[1] - start[1]) * 1e6 / (end[0] - start[0]))
+# Where a host that is a virtual machine (machine.py) has what guests see.
+IN_MACHINE = {"lab": "/lab", "modules": "/run/guest-modules", "vnet": "/vnet", "build": "/build"}
 
 
 class Kind:
@@ -105,16 +85,28 @@ class Fast(Kind):
     @classmethod
     def check(cls, opt):
         super().check(opt)
-        opt["boot_timeout"] = 30 if opt["kernel"] == "fast" else 120
+        opt["boot_timeout"] = 30 if opt["kernel"] == "fast" and not opt["machines"] else 120
 
     def prepare(self):
         self.opt["kernel_dir"] = common.script(["uml/build", self.opt["kernel"]])
 
+    def stage(self, lab_dir, guestd):
+        super().stage(lab_dir, guestd)
+        if self.opt["machines"]:
+            subprocess.run(["strip", "--strip-debug", "-o", os.path.join(lab_dir, "linux"),
+                            os.path.join(self.opt["kernel_dir"], "linux")], check=True)
+
     def command(self, lab, guest, line):
+        """In a host that is a virtual machine (line None), its standard input and output are the line."""
         opt = self.opt
-        argv = [os.path.join(opt["kernel_dir"], "linux"), "mem=" + opt["mem"], "umid=" + guest.name,
-                "uml_dir=%s/uml/" % opt["state"], "root=/dev/root", "rootfstype=hostfs", "rootflags=" + opt["root"], "ro",
-                "init=/lab/guestd", "con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:%d" % line, "ignore_loglevel",
+        program, root, directory = os.path.join(opt["kernel_dir"], "linux"), opt["root"], opt["state"]
+        console, serial = "fd:1", "fd:%s" % line
+        if line is None:
+            program, root, directory = "/run/linux", "/", "/run"
+            console, serial = "fd:2", "fd:0,fd:1"
+        argv = [program, "mem=" + opt["mem"], "umid=" + guest.name, "uml_dir=%s/uml/" % directory,
+                "root=/dev/root", "rootfstype=hostfs", "rootflags=" + root, "ro",
+                "init=/lab/guestd", "con=null", "con0=null," + console, "ssl=null", "ssl0=" + serial, "ignore_loglevel",
                 # A guest that oopsed must not go on as if nothing had happened.
                 "oops=panic"]
         return argv + lab.guest_arguments(guest)
@@ -125,6 +117,12 @@ class Fast(Kind):
     def environment(self):
         # Guest memory is a file there, and must be on tmpfs to be shared and registered.
         return dict(super().environment(), TMPDIR="/dev/shm")
+
+    def shares(self):
+        shares = super().shares()
+        if self.opt["machines"]:
+            return [(name, IN_MACHINE[name], there) for name, _, there in shares]
+        return shares
 
     def mounts(self):
         return ["mount -t hostfs none %s -o %s" % (there, here) for _, here, there in self.shares()]
@@ -153,68 +151,20 @@ class Stock(Kind):
             raise LabError("--carrier in-band is for --front vhost-user: a vfio-user device shows its vendor block itself")
 
     def prepare(self):
-        opt = self.opt
-        opt["kernel_dir"] = common.script(["setup/stock-kernel", opt["kernel"]])
-        opt["tsc_khz"] = tsc_khz()
-        opt["qemu_program"] = self.find_qemu()
-        if opt["accel"] == "auto":
-            opt["accel"], why = accel.choose(opt["qemu_program"], opt["kernel_dir"])
-            say("guests run under %s: %s" % (opt["accel"].upper(), why))
-
-    def find_qemu(self):
-        opt = self.opt
-        if opt["qemu"] == "11":
-            return os.path.join(common.script(["setup/qemu-root"]), "qemu-system-x86_64")
-        program = shutil.which("qemu-system-x86_64")
-        if not program:
-            raise LabError("qemu-system-x86_64 is not installed; run tests/setup/install")
-        version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-        if " version %s." % opt["qemu"] not in version:
-            raise LabError("%s is not QEMU %s: %s" % (program, opt["qemu"], version.splitlines()[0]))
-        return program
+        qemu.prepare(self.opt, "guests")
 
     def stage(self, lab_dir, guestd):
-        """The initramfs: guestd as /init, and the modules it loads to reach its root."""
-        base = os.path.join(self.opt["state"], "initramfs.d")
-        shutil.copytree(os.path.join(self.opt["kernel_dir"], "initramfs"), base)
-        shutil.copy(guestd, os.path.join(base, "init"))
-        names = b"".join(os.path.join(where, name)[len(base) + 1:].encode() + b"\0"
-                         for where, dirs, files in os.walk(base) for name in dirs + files)
-        with open(os.path.join(self.opt["state"], "initramfs"), "wb") as out:
-            subprocess.run(["cpio", "--quiet", "-0", "-o", "-H", "newc"], cwd=base, input=names, stdout=out, check=True)
-        shutil.rmtree(base)
+        qemu.initramfs(self.opt, self.opt["state"], guestd)
 
     def vcpus(self):
         # A driver uses no more queue pairs than it has CPUs.
         return self.opt["queues"]
 
-    def cpu(self):
-        # Programs and kernels copy by `rep movsb` where these two say that it is fast. TCG moves a byte at a time there,
-        # and eight or more otherwise: all streams are twice as fast without.
-        return "max,-erms,-fsrm" if self.opt["accel"] == "tcg" else "max"
-
     def command(self, lab, guest, line):
         opt = self.opt
-        # panic=-1 and -no-reboot: a guest that panicked ends, and one that oopsed panics.
-        kernel = ["console=ttyS0", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off", "guestd_line=/dev/vport0p1"]
-        if opt["accel"] == "tcg":
-            # On a busy machine an emulated guest that measures this itself may be wrong by a factor of 50.
-            kernel += ["tsc=reliable", "tsc_early_khz=%d" % opt["tsc_khz"]]
-        argv = [opt["qemu_program"], "-name", guest.name, "-M", "q35,memory-backend=ram", "-m", opt["mem"],
-                "-object", "memory-backend-memfd,id=ram,size=%s,share=on" % opt["mem"],
-                "-accel", "tcg,thread=multi" if opt["accel"] == "tcg" else opt["accel"], "-cpu", self.cpu(),
-                "-smp", str(self.vcpus()), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                "-kernel", os.path.join(opt["kernel_dir"], "vmlinux"), "-initrd", os.path.join(opt["state"], "initramfs"),
-                "-append", " ".join(kernel),
-                "-chardev", "file,id=console,path=%s/%s.log,append=on" % (opt["state"], guest.name), "-serial", "chardev:console",
-                "-chardev", "socket,id=qmp,path=%s/%s.qmp,server=on,wait=off" % (opt["state"], guest.name), "-mon", "chardev=qmp,mode=control",
-                "-chardev", "socket,id=line,fd=%d" % line, "-device", "virtio-serial-pci,max_ports=2",
-                "-device", "virtserialport,nr=1,chardev=line,name=line"]
-        for name, here, writable in [("root", opt["root"], False)] + [(n, h, n == "lab") for n, h, _ in self.shares()]:
-            argv += ["-fsdev", "local,id=%s,path=%s,security_model=none,multidevs=remap%s" % (
-                name, here, "" if writable else ",readonly=on"),
-                     "-device", "virtio-9p-pci,fsdev=%s,mount_tag=%s" % (name, name)]
-        return argv + lab.guest_arguments(guest)
+        shares = [("root", opt["root"], False)] + [(n, h, n == "lab") for n, h, _ in self.shares()]
+        return qemu.command(opt, opt["state"], guest.name, line, mem=opt["mem"], vcpus=self.vcpus(),
+                            shares=shares) + lab.guest_arguments(guest)
 
     def device(self, path, guest):
         opt = self.opt

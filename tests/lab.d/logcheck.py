@@ -23,11 +23,11 @@ DAEMON = re.compile(
     r"data plane \(pid \d+\) (died of signal|failed|does not end)")
 # The supervisor's own, of ends that nobody asked for. A guest may be switched off from inside.
 LAB = re.compile(
-    r"lab: ((agent|shim) \S+ (killed by|exited with)|guest \S+ (killed by|exited with status [1-9]))|ignored SIGTERM|Traceback")
+    r"lab: ((agent|shim|host) \S+ (killed by|exited with)|guest \S+ (killed by|exited with status [1-9]))|ignored SIGTERM|Traceback")
 
 
 def bad_lines(name, lines):
-    if not re.fullmatch(r"g\d+\.log", name):
+    if not re.fullmatch(r"[gm]\d+\.log", name):
         pattern = LAB if name == "lab.log" else DAEMON
         yield from filter(pattern.search, lines)
         return

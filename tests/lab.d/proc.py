@@ -6,6 +6,7 @@ orphans. A role's processor time is what its ended children used plus what the l
 so far; descendants count because user-mode Linux runs each guest process as a child of its own.
 """
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -18,15 +19,14 @@ ENDING = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.
 
 
 class Child:
-    """One started program: a guest kernel, a shim, an agent."""
+    """One started program: a guest kernel, a shim, an agent, a host that is a virtual machine."""
 
-    def __init__(self, role, name, popen):
+    def __init__(self, role, name, pid):
         self.role = role
         self.name = name
-        self.pid = popen.pid
+        self.pid = pid          # 0 if it runs on another kernel
         self.status = None      # wait status once it ended
         self.expected = set()   # how it may end: statuses as of subprocess, -N for signal N
-        self.popen = popen
 
     def ended(self):
         if self.status is None:
@@ -40,13 +40,20 @@ class Child:
         if sig in ENDING:
             self.expected |= {-sig, 0}
 
+    def signal(self, sig):
+        try:
+            os.kill(self.pid, sig)
+        except ProcessLookupError:
+            pass
+
     def as_asked(self):
         return os.waitstatus_to_exitcode(self.status) in self.expected
 
 
 class Children:
     def __init__(self):
-        self.live = {}          # pid -> Child
+        self.live = set()
+        self.popen = {}         # pid -> (Child, Popen) of those that are processes of this kernel
         self.used = {}          # (role, name) -> seconds of ended children
         self.on_end = lambda child: None
 
@@ -59,9 +66,15 @@ class Children:
         with open(log, "ab", buffering=0) as out:
             popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
                                      pass_fds=pass_fds, start_new_session=True)
-        child = Child(role, name, popen)
-        self.live[child.pid] = child
+        child = Child(role, name, popen.pid)
+        self.live.add(child)
+        self.popen[child.pid] = child, popen
         return child
+
+    def finished(self, child, status):
+        child.status = status
+        self.live.discard(child)
+        self.on_end(child)
 
     def reap(self):
         while True:
@@ -71,14 +84,13 @@ class Children:
                 return
             if pid == 0:
                 return
-            child = self.live.pop(pid, None)
+            child, popen = self.popen.pop(pid, (None, None))
             if not child:
                 continue
-            child.status = status
-            child.popen.returncode = os.waitstatus_to_exitcode(status)
+            popen.returncode = os.waitstatus_to_exitcode(status)
             key = (child.role, child.name)
             self.used[key] = self.used.get(key, 0.0) + usage.ru_utime + usage.ru_stime
-            self.on_end(child)
+            self.finished(child, status)
 
     def cpu(self):
         """Seconds of user and system time per (role, name)."""
@@ -95,7 +107,7 @@ class Children:
             # After the command name: state, ppid, ..., utime stime cutime cstime are fields 14 to 17 of the line.
             stats[int(entry)] = sum(int(x) for x in fields[11:15]) / TICKS
             below.setdefault(int(fields[1]), []).append(int(entry))
-        for pid, child in self.live.items():
+        for pid, (child, _) in self.popen.items():
             todo, seconds = [pid], 0.0
             while todo:
                 p = todo.pop()
@@ -107,12 +119,28 @@ class Children:
 
 
 class Notify:
-    """The receiving end of sd_notify(3) for one daemon: readiness and status lines come as datagrams."""
+    """What one daemon says by sd_notify(3): that it is ready, and its status."""
+
+    def __init__(self):
+        self.status = ""
+        self.on_ready = lambda: None
+
+    def take(self, line):
+        key, _, value = line.partition("=")
+        if key == "READY" and value == "1":
+            self.on_ready()
+        elif key == "STATUS":
+            self.status = value
+
+    def close(self):
+        pass
+
+
+class LocalNotify(Notify):
+    """Of a daemon on this kernel: its lines come as datagrams."""
 
     def __init__(self, path):
-        self.path = path
-        self.status = ""
-        self.ready = False
+        super().__init__()
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             os.unlink(path)
@@ -121,6 +149,7 @@ class Notify:
         self.sock.bind(path)
         # A daemon that dropped its rights still reports.
         os.chmod(path, 0o666)
+        asyncio.get_running_loop().add_reader(self.sock, self.read)
 
     def read(self):
         while True:
@@ -129,13 +158,10 @@ class Notify:
             except BlockingIOError:
                 return
             for line in data.decode(errors="replace").splitlines():
-                key, _, value = line.partition("=")
-                if key == "READY" and value == "1":
-                    self.ready = True
-                elif key == "STATUS":
-                    self.status = value
+                self.take(line)
 
     def close(self):
+        asyncio.get_running_loop().remove_reader(self.sock)
         self.sock.close()
 
 

@@ -18,13 +18,13 @@ import socket
 import sys
 
 import common
+import hosts
 import kinds
 import proc
 from common import LabError, say
 from guest import GuestLine
 from topology import Topology
 
-DAEMON_TIMEOUT = 15
 SCAN_TIMEOUT = 120
 
 KMEMLEAK = """
@@ -44,6 +44,7 @@ class Lab:
         self.children.on_end = self.child_ended
         self.kind = kinds.of(options)
         self.topology = Topology(options, self.state, self.kind)
+        self.ground = hosts.of(self)
         self.lines = {g.name: GuestLine(self, g) for g in self.topology.guests}
         self.daemons = {}       # (role, name) -> Child
         self.notify = {}        # (role, name) -> Notify
@@ -71,6 +72,9 @@ class Lab:
             if line.child is child:
                 line.ended()
             return
+        if child.role == "host":
+            self.ground.ended(child)
+            return
         waiter = self.waiters.get((child.role, child.name))
         if waiter and not waiter.done():
             waiter.set_exception(LabError("%s %s %s before it was ready; it said:\n%s" % (
@@ -81,36 +85,26 @@ class Lab:
 
     async def start_daemon(self, role, name, program, config, host):
         key = (role, name)
-        loop = asyncio.get_running_loop()
+        timeout = self.ground.daemon_timeout
         if key in self.notify:
-            loop.remove_reader(self.notify[key].sock)
             self.notify[key].close()
-        notify = proc.Notify(os.path.join(host.dir, "notify-%s-%s" % key))
-        self.notify[key] = notify
-        ready = self.waiters[key] = loop.create_future()
-
-        def readable():
-            notify.read()
-            if notify.ready and not ready.done():
-                ready.set_result(None)
-
-        loop.add_reader(notify.sock, readable)
-        env = dict(os.environ, NOTIFY_SOCKET=notify.path)
-        self.daemons[key] = self.children.start(
-            role, name, [program, "--config", config], log=self.daemon_log(role, name), cpus=host.cpus,
-            netns=host.name, env=env)
+        path = self.topology.notify(role, name, host)
+        notify = self.notify[key] = self.ground.listen(host, path)
+        ready = self.waiters[key] = asyncio.get_running_loop().create_future()
+        notify.on_ready = lambda: ready.done() or ready.set_result(None)
+        self.daemons[key] = self.ground.start_daemon(host, role, name, [self.ground.program(program), "--config", config],
+                                                     log=self.daemon_log(role, name), env={"NOTIFY_SOCKET": path})
         try:
-            await asyncio.wait_for(ready, DAEMON_TIMEOUT)
+            await asyncio.wait_for(ready, timeout)
         except asyncio.TimeoutError:
             raise LabError("%s %s did not report READY=1 within %d s; it said:\n%s" % (
-                role, name, DAEMON_TIMEOUT, tail(self.daemon_log(role, name)))) from None
+                role, name, timeout, tail(self.daemon_log(role, name)))) from None
 
     def start_agent(self, host):
-        return self.start_daemon("agent", host.name, os.path.join(common.BUILD, "host/vnet-ibagent"), host.agent_config, host)
+        return self.start_daemon("agent", host.name, "vnet-ibagent", host.agent_config, host)
 
     def start_shim(self, g):
-        return self.start_daemon("shim", g.name, os.path.join(common.BUILD, "host/vnet-shim"),
-                                 self.topology.shim_config(g), g.host)
+        return self.start_daemon("shim", g.name, "vnet-shim", self.topology.shim_config(g), g.host)
 
     def guest_arguments(self, g):
         """What a guest's command line says about its network device."""
@@ -120,10 +114,9 @@ class Lab:
 
     async def up(self):
         t = self.topology
-        t.write_configs()
-        t.make_networks()
         # The guests' init is found through the shared root; seen by this lab alone.
         proc.mount(os.path.join(self.state, "lab"), os.path.join(self.opt["root"], "lab"), None, proc.MS_BIND)
+        await self.ground.up()
         if self.opt["device"]:
             self.tell("say", "starting %d agents" % len(t.hosts))
             await asyncio.gather(*(self.start_agent(h) for h in t.hosts))
@@ -131,7 +124,7 @@ class Lab:
             await asyncio.gather(*(self.start_shim(g) for g in t.guests))
         self.tell("say", "starting %d %s guests (kernel %s)" % (len(t.guests), self.opt["kind"], self.opt["kernel"]))
         for line in self.lines.values():
-            await line.serve()
+            await line.serve(line.guest.name)
         await asyncio.gather(*(line.start() for line in self.lines.values()))
 
     async def main(self):
@@ -181,20 +174,22 @@ class Lab:
     async def down(self):
         """Guests first, then the daemons, asked politely: their own checks at exit are worth having."""
         say("going down")
-        for child in list(self.children.live.values()):
-            if child.role == "guest":
-                self.end(child, signal.SIGKILL)
+        for child in self.running("guest"):
+            self.end(child, signal.SIGKILL)
         for role in ("shim", "agent"):
-            for child in list(self.children.live.values()):
-                if child.role == role:
-                    self.end(child, signal.SIGTERM)
+            for child in self.running(role):
+                self.end(child, signal.SIGTERM)
             for _ in range(100):
-                if not any(c.role == role for c in self.children.live.values()):
+                if not self.running(role):
                     break
                 await asyncio.sleep(0.03)
-            for child in self.children.live.values():
-                if child.role == role:
-                    say("%s %s ignored SIGTERM for 3 s" % (role, child.name))
+            for child in self.running(role):
+                say("%s %s ignored SIGTERM for 3 s" % (role, child.name))
+        for child in self.running("host"):
+            self.end(child, signal.SIGKILL)
+
+    def running(self, role):
+        return [child for child in self.children.live if child.role == role]
 
     def end(self, child, sig):
         """Send it a signal. If that ends it, that is no fault; nor is what the guest of a killed shim says of its device."""
@@ -202,7 +197,7 @@ class Lab:
         if child.role == "shim" and sig in proc.ENDING and self.phase == "up":
             with open(self.lines[child.name].log, "a", encoding="utf-8") as f:
                 f.write("%s: %s to shim %s\n" % (common.SHIM_ENDED, signal.Signals(sig).name, child.name))
-        kill(child.pid, sig)
+        child.signal(sig)
 
     # -- requests --
 
@@ -227,6 +222,8 @@ class Lab:
     def find(self, role, name):
         if role == "guest" and name in self.lines:
             return self.lines[name].child
+        if role == "host":
+            return self.ground.machine(name).child
         if (role, name) in self.daemons:
             return self.daemons[(role, name)]
         have = list(self.lines) if role == "guest" else [n for r, n in self.daemons if r == role]
@@ -235,7 +232,7 @@ class Lab:
     async def do_status(self, _):
         rows = []
         for h in self.topology.hosts:
-            rows.append({"role": "host", "name": h.name, "address": h.ip, "state": "up"})
+            rows.append({"role": "host", "name": h.name, "address": h.ip, "state": self.ground.state_of(h)})
             for key, child in self.daemons.items():
                 if key == ("agent", h.name):
                     rows.append(self.row(child, h.name, self.notify[key].status))
@@ -305,13 +302,6 @@ class Lab:
 
     async def do_down(self, _):
         self.stop.set()
-
-
-def kill(pid, sig):
-    try:
-        os.kill(pid, sig)
-    except ProcessLookupError:
-        pass
 
 
 def tail(path, lines=15):

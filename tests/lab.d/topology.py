@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a lab consists of, and the files and networks that follow from it.
 
-Hosts are network namespaces on one bridge; guests are dealt out to them in turn. Every guest has a link and a unicast
+Hosts (hosts.py) are on one network; guests are dealt out to them in turn. Every guest has a link and a unicast
 route to every other, and the routes for everything else (broadcast) to all of them. All names and addresses come from
-common.py, so two labs look alike inside; they never meet, since each has network namespaces of its own.
+common.py, so two labs look alike inside; they never meet, since each has networks of its own.
 """
 
 import os
@@ -11,6 +11,10 @@ import secrets
 
 import common
 from proc import mount, run
+
+
+# --fabric, and what agents may take, in that order.
+FABRICS = {"tcp": "tcp", "local": "local", "verbs": "verbs", "auto": "local tcp"}
 
 
 class Guest:
@@ -54,6 +58,7 @@ class Topology:
         self.opt = options
         self.state = state
         self.kind = kind
+        self.key = secrets.token_hex(32)
         self.hosts = [Host(i + 1, state, share(i + 1, options["hosts"]) if options["pin"] else None)
                       for i in range(options["hosts"])]
         self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)], kind.vcpus()) for j in range(options["guests"])]
@@ -63,6 +68,11 @@ class Topology:
 
     def shim_config(self, guest):
         return os.path.join(guest.host.dir, guest.name + ".conf")
+
+    @staticmethod
+    def notify(role, name, host):
+        """The NOTIFY_SOCKET of a daemon."""
+        return os.path.join(host.dir, "notify-%s-%s" % (role, name))
 
     # -- networks --
 
@@ -94,24 +104,24 @@ class Topology:
         with os.fdopen(fd, "w") as f:
             f.write(text)
 
-    def write_configs(self):
-        for h in self.hosts:
-            os.makedirs(h.dir, exist_ok=True)
-        key = os.path.join(self.state, "cluster.psk")
-        self.write(key, secrets.token_hex(32) + "\n", 0o600)
-        fabric = {"tcp": "tcp", "local": "local", "auto": "local tcp"}[self.opt["fabric"]]
-        for h in self.hosts:
-            self.write(h.agent_config, "".join(line + "\n" for line in [
-                "# made by tests/lab",
-                "host " + h.name,
-                "listen %s:%d" % (h.ip, common.AGENT_PORT),
-                "key-file " + key,
-                "socket " + h.agent_socket,
-                "fabric " + fabric,
-                "poll " + self.opt["poll"],
-            ]))
+    def files(self, host):
+        """What the daemons of a host read: name -> (text, mode)."""
+        key = os.path.join(host.dir, "cluster.psk")
+        files = {key: (self.key + "\n", 0o600), host.agent_config: (self.agent_text(host, key), 0o644)}
         for g in self.guests:
-            self.write(self.shim_config(g), self.shim_text(g))
+            if g.host is host:
+                files[self.shim_config(g)] = self.shim_text(g), 0o644
+        return files
+
+    def agent_text(self, host, key):
+        lines = ["# made by tests/lab",
+                 "host " + host.name,
+                 "listen %s:%d" % (host.ip, common.AGENT_PORT),
+                 "key-file " + key,
+                 "socket " + host.agent_socket,
+                 "fabric " + FABRICS[self.opt["fabric"]],
+                 "poll " + self.opt["poll"]]
+        return "\n".join(lines) + "\n"
 
     def shim_text(self, g):
         opt = self.opt
@@ -145,7 +155,10 @@ class Topology:
         return "%s-%s" % (peer.host.name, peer.name)
 
     def guest_script(self, g):
-        """What a guest runs once it is up: names, addresses, driver. A failing line is the error the user sees."""
+        """What a guest runs once it is up: names, addresses, driver. A failing line is the error the user sees.
+
+        Starting a program takes half a second in the slowest guests, so the shell does itself what it can.
+        """
         opt = self.opt
         hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost"]
         for p in self.guests:
@@ -153,27 +166,29 @@ class Topology:
         lines = ["set -e",
                  "echo %s >/proc/sys/kernel/hostname" % g.name,
                  "echo %s >/etc/hostname" % g.name,
-                 "cat >/etc/hosts <<'EOF'\n%s\nEOF" % "\n".join(hosts),
-                 "mkdir -p /lib/modules /build /lab",
-                 *self.kind.mounts(),
-                 "ip link set lo up"]
+                 "printf '%s\\n' >/etc/hosts" % "\\n".join(hosts),
+                 "mkdir -p /lib/modules /build /lab /run/sshd",
+                 *self.kind.mounts()]
+        links = ["link set lo up"]
         if opt["device"]:
-            lines += ["modprobe " + opt["driver"],
-                      "if [ %s = vnet_pv ] && [ -e /lib/modules/$(uname -r)/vtoe_sock.ko ]; then modprobe vtoe_sock; fi"
-                      % opt["driver"],
+            lines += ["read release </proc/sys/kernel/osrelease",
+                      "more=",
+                      "if [ %s = vnet_pv ] && [ -e /lib/modules/$release/vtoe_sock.ko ]; then more=vtoe_sock; fi" % opt["driver"],
+                      "modprobe -a %s $more" % opt["driver"],
                       # The interface is the one that hangs on the virtio device, whatever its name.
                       "n=0; dev=",
                       "while [ -z \"$dev\" ]; do",
                       "  for d in /sys/class/net/*; do",
-                      "    case $(readlink $d/device/subsystem) in */virtio) dev=${d##*/};; esac",
+                      "    if [ $d/device/subsystem -ef /sys/bus/virtio ]; then dev=${d##*/}; fi",
                       "  done",
                       "  n=$((n + 1)); [ -n \"$dev\" ] || [ $n -lt 100 ] || {",
                       "    echo 'the driver %s made no network interface within 5 s' >&2; exit 1; }" % opt["driver"],
                       "  [ -n \"$dev\" ] || sleep 0.05",
                       "done",
-                      "[ $dev = vnet0 ] || ip link set dev $dev name vnet0",
-                      "ip link set dev vnet0 mtu %d up" % opt["mtu"],
-                      "ip addr add %s/24 brd + dev vnet0" % g.ip4,
-                      "ip addr add %s/64 dev vnet0 nodad" % g.ip6]
-        lines += ["mkdir -p /run/sshd", "/usr/sbin/sshd"]
+                      "[ $dev = vnet0 ] || ip link set dev $dev name vnet0"]
+            links += ["link set dev vnet0 mtu %d up" % opt["mtu"],
+                      "addr add %s/24 brd + dev vnet0" % g.ip4,
+                      "addr add %s/64 dev vnet0 nodad" % g.ip6]
+        lines += ["ip -batch - <<'EOF'\n%s\nEOF" % "\n".join(links)]
+        lines += ["/usr/sbin/sshd"]
         return "\n".join(lines) + "\n"

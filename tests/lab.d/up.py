@@ -7,7 +7,6 @@ a lab is alive: it is free exactly when both are gone.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import sys
 import time
 
 import common
+import hosts
 import kinds
 import logcheck
 from common import LabError, say
@@ -74,21 +74,6 @@ def wait_gone(name, seconds):
     return True
 
 
-def build_guestd():
-    source = os.path.join(common.TESTS, "lab.d/guestd.c")
-    with open(source, "rb") as f:
-        digest = hashlib.sha256(f.read()).hexdigest()[:12]
-    path = os.path.join(common.CACHE, "guestd-" + digest)
-    if not os.path.exists(path):
-        os.makedirs(common.CACHE, exist_ok=True)
-        tmp = "%s.%d" % (path, os.getpid())
-        r = subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", tmp, source], check=False)
-        if r.returncode:
-            raise LabError("cannot compile tests/lab.d/guestd.c (see above); is gcc installed? (tests/setup/install)")
-        os.rename(tmp, path)
-    return path
-
-
 def find_module(name, kernel):
     for path in ("guest/%s/%s.ko" % (kernel, name), "guest/%s.ko" % name):
         path = os.path.join(common.BUILD, path)
@@ -132,7 +117,9 @@ def prepare(opt):
     kind = kinds.of(opt)
     kind.prepare()
     opt["root"] = common.script(["setup/guest-root"])
-    kind.stage(lab, build_guestd())
+    guestd = common.build_static("guestd")
+    kind.stage(lab, guestd)
+    hosts.prepare(opt, lab, guestd)
     gather_modules(opt, state)
 
 

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's end of one guestd (guestd.c): any number of commands at once over one byte stream.
+
+Each command is a session with a number of its own. Clients connect to NAME.exec in the state directory, one command each,
+and speak the same frames with session number 0; this file gives each a number and passes frames on. Flow control is
+between guestd and who reads a session's output, so nothing piles up here.
+"""
+
+import asyncio
+import os
+import struct
+
+import common
+from common import ACK, EXIT, HELLO, KILL, LabError, START, STDERR, STDIN, STDOUT
+
+# Supervisor to client only: the system behind the line is gone, payload says how.
+GONE = 32
+
+
+class Line:
+    """`what` names the system behind it in messages: "guest g1"."""
+
+    def __init__(self, lab, what):
+        self.lab = lab
+        self.what = what
+        self.child = None           # the process that is that system
+        self.log = None
+        self.sessions = {}          # number -> callback(type, payload)
+        self.session = 0
+        self.writer = None
+        self.hello = None           # future, set when guestd is there
+        self.servers = []
+        self.task = None
+
+    async def connect(self, reader, writer, timeout):
+        """Wait until guestd says hello on this new stream."""
+        self.writer = writer
+        self.hello = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self.read_line(reader))
+        try:
+            version = await asyncio.wait_for(asyncio.shield(self.hello), timeout)
+        except asyncio.TimeoutError:
+            raise LabError("%s did not come up within %d s; its log is %s" % (self.what, timeout, self.log)) from None
+        if version != common.PROTOCOL:
+            raise LabError("%s: guestd speaks version %d, the lab %d" % (self.what, version, common.PROTOCOL))
+
+    async def set_up(self, script):
+        status, output = await self.run(["/bin/sh", "-c", script])
+        if status:
+            raise LabError("%s: setting it up failed (status %d):\n%s" % (
+                self.what, status, output.decode(errors="replace").strip()))
+
+    def ended(self):
+        """The system's process is gone: nobody must wait for it any longer."""
+        why = "%s %s; its log is %s" % (self.what, self.child.ended(), self.log)
+        if self.hello and not self.hello.done():
+            self.hello.set_exception(LabError(why))
+        sessions, self.sessions = self.sessions, {}
+        for deliver in sessions.values():
+            deliver(GONE, why.encode())
+        if self.writer:
+            self.writer.close()
+            self.writer = None
+
+    # -- frames --
+
+    async def read_line(self, reader):
+        parser = common.FrameParser()
+        try:
+            while True:
+                data = await reader.read(65536)
+                if not data:
+                    return
+                for session, kind, payload in parser.feed(data):
+                    if kind == HELLO:
+                        if not self.hello.done():
+                            self.hello.set_result(struct.unpack("<I", payload)[0])
+                        continue
+                    deliver = self.sessions.get(session)
+                    if kind == EXIT:
+                        self.sessions.pop(session, None)
+                    if deliver:
+                        deliver(kind, payload)
+        except (ConnectionError, OSError):
+            return
+        except LabError as e:
+            common.say("%s: %s" % (self.what, e))
+
+    def send(self, session, kind, payload=b""):
+        if self.writer:
+            self.writer.write(common.frame(kind, payload, session))
+
+    def acknowledge(self, session, payload):
+        self.send(session, ACK, struct.pack("<I", len(payload)))
+
+    def open_session(self, deliver):
+        # Numbers come round after 65535 commands, long after the last frame of the old one.
+        while True:
+            self.session = self.session % 65535 + 1
+            if self.session not in self.sessions:
+                self.sessions[self.session] = deliver
+                return self.session
+
+    async def run(self, argv):
+        """A command of the lab itself. Returns its status and what it said."""
+        done = asyncio.get_running_loop().create_future()
+        output = bytearray()
+
+        def deliver(kind, payload):
+            if kind in (STDOUT, STDERR):
+                output.extend(payload)
+                self.acknowledge(session, payload)
+            elif kind == EXIT and not done.done():
+                done.set_result(payload[1] + (128 if payload[0] else 0))
+            elif kind == GONE and not done.done():
+                done.set_exception(LabError(payload.decode()))
+
+        session = self.open_session(deliver)
+        self.send(session, START, common.start_payload(argv, common.guest_env()))
+        self.send(session, STDIN)
+        try:
+            return await done, bytes(output)
+        finally:
+            if self.sessions.pop(session, None):
+                self.send(session, KILL)
+
+    # -- clients --
+
+    async def serve(self, name):
+        """Clients find this line under that name."""
+        path = os.path.join(self.lab.state, name + ".exec")
+        self.servers.append(await asyncio.start_unix_server(self.client, path))
+        os.chmod(path, 0o600)
+
+    async def client(self, reader, writer):
+        parser = common.FrameParser()
+        session = None
+
+        def deliver(kind, payload):
+            writer.write(common.frame(kind, payload))
+            if kind in (EXIT, GONE):
+                writer.close()
+
+        try:
+            while True:
+                data = await reader.read(65536)
+                if not data:
+                    break
+                for _, kind, payload in parser.feed(data):
+                    if session is None:
+                        if not self.writer:
+                            deliver(GONE, ("%s is not running (%s)" % (
+                                self.what, self.child.ended() if self.child else "not started")).encode())
+                            return
+                        session = self.open_session(deliver)
+                    self.send(session, kind, payload)
+        except (ConnectionError, LabError):
+            pass
+        except asyncio.CancelledError:
+            # The lab ends while the command runs. Told on, asyncio's streams would log it as an error.
+            pass
+        finally:
+            if session in self.sessions:
+                # The client went away first: so does its command.
+                del self.sessions[session]
+                self.send(session, KILL)
+            writer.close()
