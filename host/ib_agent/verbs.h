@@ -62,6 +62,7 @@ struct iba_vport {
 	struct sockaddr_storage addr; /* with the port that we got */
 	struct rdma_cm_id *listen;    /* NULL: the device is gone */
 	struct iba_vdev *dev;
+	int gid_index; /* of it there; -1: it has none (InfiniBand without GRH) */
 };
 
 /*
@@ -228,6 +229,7 @@ struct iba_verbs {
 	TAILQ_HEAD(, iba_vlane) lanes, dirty_lanes, dead_lanes;
 	unsigned int lane_count, lanes_accepting;
 	struct log_ratelimit log;
+	uint64_t memlock; /* RLIMIT_MEMLOCK, which the sandbox does not let us ask */
 	uint64_t refused; /* requests for queue pairs */
 };
 

@@ -390,6 +390,22 @@ static void port_close(struct iba_vport *port)
 	port->listen = NULL;
 }
 
+/* libibverbs reads a file for each: not possible later. */
+static int gid_index(const struct rdma_cm_id *id)
+{
+	const union ibv_gid *want = &id->route.addr.addr.ibaddr.sgid;
+	struct ibv_port_attr attr;
+	union ibv_gid gid;
+
+	if (ibv_query_port(id->verbs, id->port_num, &attr))
+		return -1;
+	for (int i = 0; i < attr.gid_tbl_len; i++)
+		if (!ibv_query_gid(id->verbs, id->port_num, i, &gid) &&
+		    !memcmp(&gid, want, sizeof(gid)))
+			return i;
+	return -1;
+}
+
 static int port_open(struct iba_verbs *v, struct iba_vport *port,
 		     const struct sockaddr_storage *addr)
 {
@@ -404,7 +420,10 @@ static int port_open(struct iba_verbs *v, struct iba_vport *port,
 		return -EADDRNOTAVAIL;
 	set_port(&port->addr, rdma_get_src_port(port->listen));
 	port->dev = dev_get(v, port->listen->verbs);
-	return port->dev ? 0 : -EOPNOTSUPP;
+	if (!port->dev)
+		return -EOPNOTSUPP;
+	port->gid_index = gid_index(port->listen);
+	return 0;
 }
 
 /* ---- the end of a device ---- */
@@ -445,6 +464,14 @@ void iba_vdev_dead(struct iba_vdev *dev, const char *why)
 
 /* ---- start and end ---- */
 
+static uint64_t memlock(void)
+{
+	struct rlimit limit = { 0, 0 };
+
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	return limit.rlim_cur;
+}
+
 /* Without a device the other fabrics do; what is missing is logged. */
 int iba_verbs_start(struct iba_tenant *t)
 {
@@ -454,6 +481,7 @@ int iba_verbs_start(struct iba_tenant *t)
 	if (!v)
 		return -ENOMEM;
 	v->t = t;
+	v->memlock = memlock();
 	TAILQ_INIT(&v->lanes);
 	TAILQ_INIT(&v->dirty_lanes);
 	TAILQ_INIT(&v->dead_lanes);

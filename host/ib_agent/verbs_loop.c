@@ -21,38 +21,25 @@
 #define BATCH 16u
 #define WAIT_US 200000u
 
-/* The GID that our address has on this device; -1: none. */
-static int gid_index(struct iba_vdev *dev, const struct rdma_cm_id *id,
-		     const struct ibv_port_attr *attr)
-{
-	const union ibv_gid *want = &id->route.addr.addr.ibaddr.sgid;
-	union ibv_gid gid;
-
-	for (int i = 0; i < attr->gid_tbl_len; i++)
-		if (!ibv_query_gid(dev->ctx, id->port_num, i, &gid) &&
-		    !memcmp(&gid, want, sizeof(gid)))
-			return i;
-	return -1;
-}
-
-static const struct rdma_cm_id *an_id(const struct iba_vdev *dev)
+static const struct iba_vport *a_port(const struct iba_vdev *dev)
 {
 	for (unsigned int i = 0; i < dev->v->port_count; i++)
 		if (dev->v->port[i].dev == dev && dev->v->port[i].listen)
-			return dev->v->port[i].listen;
+			return &dev->v->port[i];
 	return NULL;
 }
 
 static int connect_to_itself(struct iba_vdev *dev, struct ibv_qp *qp)
 {
-	const struct rdma_cm_id *id = an_id(dev);
+	const struct iba_vport *ours = a_port(dev);
+	const struct rdma_cm_id *id = ours ? ours->listen : NULL;
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT };
 	struct ibv_port_attr port;
 	int gid;
 
 	if (!id || ibv_query_port(dev->ctx, id->port_num, &port))
 		return -ENODEV;
-	gid = gid_index(dev, id, &port);
+	gid = ours->gid_index;
 	if (gid < 0 && port.link_layer == IBV_LINK_LAYER_ETHERNET)
 		return -EADDRNOTAVAIL;
 	attr.port_num = id->port_num;

@@ -66,13 +66,12 @@ static bool number_assign(struct iba_verbs *v, struct iba_vvm *vvm)
 
 static void log_reg_failed(const struct iba_vm *vm, uint64_t size, int err)
 {
-	struct rlimit limit = { 0, 0 };
+	uint64_t limit = vm->tenant->verbs->memlock;
 
-	getrlimit(RLIMIT_MEMLOCK, &limit);
-	if (err == ENOMEM && limit.rlim_cur != RLIM_INFINITY)
+	if (err == ENOMEM && limit != RLIM_INFINITY)
 		log_err("vm %s: %llu MB of guest memory cannot be registered: RLIMIT_MEMLOCK is %llu kB; start the agent as root, or with LimitMEMLOCK=infinity",
 			vm->name, (unsigned long long)size >> 20,
-			(unsigned long long)limit.rlim_cur >> 10);
+			(unsigned long long)limit >> 10);
 	else
 		log_err("vm %s: %llu MB of guest memory cannot be registered: %s%s",
 			vm->name, (unsigned long long)size >> 20, strerror(err),
