@@ -38,13 +38,15 @@ SHIM_SRC   := $(wildcard host/shim/*.c)
 AGENT_SRC  := $(wildcard host/ib_agent/*.c)
 
 SHIM_LIBS  := -lsystemd -lseccomp
-AGENT_LIBS := -lssl -lcrypto -lsystemd -lseccomp
+AGENT_LIBS := -lrdmacm -libverbs -lssl -lcrypto -lsystemd -lseccomp
 
 DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
 GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeover
+# Not for the demo: takes clang and libbpf.
+BPF     := $(O)/guest/vnet-bpf
 
 .PHONY: all setup modules demo demo-programs check check-fast bench soak lint install clean tests
-all: $(DAEMONS) $(GUEST) tests
+all: $(DAEMONS) $(GUEST) $(BPF) tests
 
 # Objects that only a test program needs are kept, too.
 .SECONDARY:
@@ -71,7 +73,7 @@ $(O)/san/%.o: %.c
 
 # ---- guest: preload library ----
 
-VNS_SRC := $(filter-out %/vnet-run.c,$(wildcard guest/libvnetsock/*.c))
+VNS_SRC := $(filter-out %/vnet-run.c %/vnet-bpf.c %.bpf.c,$(wildcard guest/libvnetsock/*.c))
 
 $(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vnet_sock.h
 	@mkdir -p $(@D)
@@ -82,6 +84,16 @@ $(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vn
 $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 	@mkdir -p $(@D)
 	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
+
+# The headers of BPF programs want asm/, which is the host's.
+$(O)/guest/vnet-bpf.bpf.o: guest/libvnetsock/vnet-bpf.bpf.c guest/libvnetsock/vnet-bpf.h proto/vnet_sock.h
+	@mkdir -p $(@D)
+	$(SHOW)clang -O2 -g -target bpf -Wall -Wextra -Wno-unused-parameter \
+		-idirafter /usr/include/$(shell $(CC) -print-multiarch) -Iproto -c -o $@ $<
+
+$(O)/guest/vnet-bpf: guest/libvnetsock/vnet-bpf.c guest/libvnetsock/vnet-bpf.h $(O)/guest/vnet-bpf.bpf.o
+	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -Iproto \
+		-DVNET_BPF_OBJECT='"$(O)/guest/vnet-bpf.bpf.o"' -o $@ $< -lbpf
 
 $(O)/guest/vnet-takeover: guest/vnet-takeover
 	@install -D $< $@
@@ -137,11 +149,11 @@ check: setup
 	@tests/setup/qemu-root >/dev/null
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(MAKE) --no-print-directory modules
-	@tests/run --tier unit,vm,debug
+	@tests/run --beside --tier unit,vm,debug
 
 # Without virtual machines: seconds.
 check-fast: all
-	@tests/run --tier unit
+	@tests/run --beside --tier unit
 
 bench: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all
@@ -158,7 +170,7 @@ lint:
 
 install: all
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(DAEMONS)
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run $(BPF)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(O)/guest/libvnetsock.so
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin guest/vnet-takeover
 	install -D -m 644 guest/modprobe.conf $(DESTDIR)$(PREFIX)/lib/modprobe.d/vnet.conf

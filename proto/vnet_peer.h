@@ -115,7 +115,8 @@ VNET_ASSERT_SIZE(vnet_lane_hello_reply, 16);
 /*
  * RDMA CM private data of the requests and replies that make a verbs lane.
  * Always sent whole: the length does not survive (a request carries 56 bytes
- * at most, IBTA vol. 1 section 12.7.29, and arrives padded with zeros).
+ * at most, IBTA vol. 1 section 12.7.29, and arrives padded with zeros). A refusal
+ * carries a struct vnet_lane_hello_reply.
  */
 struct vnet_lane_cm {
 	__le32 magic; /* VNET_PEER_MAGIC */

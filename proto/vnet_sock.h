@@ -18,6 +18,11 @@
 #define VNETPROTO_IP4 0
 #define VNETPROTO_IP6 41 /* IPPROTO_IPV6 */
 
+/* Third argument of socket(AF_INET or AF_INET6, SOCK_STREAM, ...): the same
+ * sockets, for what moves programs there that know nothing of the family
+ * (vnet-run --bpf). Above 255: no IP packet can carry it. */
+#define VNETPROTO_INET 261
+
 /* getsockopt/setsockopt level. */
 #define SOL_VNET 390
 

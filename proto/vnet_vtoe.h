@@ -86,13 +86,14 @@
 	X(LIMIT, 20, "limit", "a limit of this guest or agent was reached")          \
 	X(TENANT, 21, "tenant", "the peer belongs to another tenant")                \
 	X(VERSION, 22, "version", "the sides share no version of the protocol")      \
-	X(ADDR_FAMILY, 23, "address-family", "an address the offload cannot carry")
+	X(ADDR_FAMILY, 23, "address-family", "an address the offload cannot carry")      \
+	X(FIREWALL, 24, "firewall", "a guest's firewall, NAT or IPsec would stop or change it")
 
 enum vtoe_reason {
 #define X(name, num, str, text) VTOE_REASON_##name = (num),
 	VTOE_REASONS(X)
 #undef X
-	VTOE_REASON_COUNT = 24,
+	VTOE_REASON_COUNT = 25,
 };
 
 /* The name of a reason, "unknown" for a number this version does not define. */

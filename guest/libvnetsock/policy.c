@@ -18,6 +18,7 @@
 
 #define LINE_MAX_LEN 1000
 #define WORDS_MAX 6
+#define RELOAD_MAX 86400 /* seconds */
 #define RULE_FORM \
 	"\"vnet|tcp|both connect|listen|any PROGRAM ADDR[/PREFIX]|any PORT[-PORT]|any\""
 
@@ -330,6 +331,28 @@ static void log_file_line(const struct line *l, struct vns_policy *policy)
 	}
 }
 
+static void reload_line(const struct line *l, struct vns_policy *policy)
+{
+	const struct word *w = &l->word[1];
+	unsigned int n = 0;
+	size_t i;
+
+	if (l->count != 2) {
+		bad_count(l, "\"reload SECONDS|never\"");
+		return;
+	}
+	if (is(w, "never")) {
+		policy->reload = 0;
+		return;
+	}
+	for (i = 0; i < w->len && i < 6 && w->s[i] >= '0' && w->s[i] <= '9'; i++)
+		n = n * 10 + (unsigned int)(w->s[i] - '0');
+	if (i < w->len || n < 1 || n > RELOAD_MAX)
+		bad_word(l, w, " is no time, expected 1 to 86400 seconds, or never");
+	else
+		policy->reload = n;
+}
+
 static void parse_line(const struct line *l, struct vns_policy *policy,
 		       const struct vns_program *program)
 {
@@ -340,8 +363,10 @@ static void parse_line(const struct line *l, struct vns_policy *policy,
 		rule_line(l, mode, policy, program);
 	} else if (is(&l->word[0], "log-file")) {
 		log_file_line(l, policy);
+	} else if (is(&l->word[0], "reload")) {
+		reload_line(l, policy);
 	} else if (!is(&l->word[0], "log")) {
-		bad_word(l, &l->word[0], " is not known, expected vnet, tcp, both, log or log-file");
+		bad_word(l, &l->word[0], " is not known, expected vnet, tcp, both, log, log-file or reload");
 	} else if (l->count != 2) {
 		bad_count(l, "\"log off|errors|connections\"");
 	} else {

@@ -4,7 +4,7 @@
  * implements them.
  *
  *	preload.c	the interposed calls: socket, connect, listen, close
- *	setup.c		what a process finds out once: real calls, environment, policy
+ *	setup.c		what a process finds out: real calls, environment, policy
  *	policy.c	the policy file: text -> rules, address -> mode
  *	log.c		which way each connection went, and what is wrong
  *	text.c		lines of text without stdio
@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "vnet_sock.h"
 
@@ -70,6 +71,7 @@ struct vns_policy {
 	size_t count, max;	/* max is for the caller to set */
 	int log_level;		/* VNS_LOG_*, -1: the file does not say */
 	char log_file[VNS_PATH_LEN]; /* "": the file does not say */
+	unsigned int reload;	/* look at the file again after so many seconds, 0: never */
 };
 
 /* What PROGRAM of a rule is compared with. */
@@ -110,7 +112,15 @@ struct vns_next {
 	int (*close)(int fd);
 };
 
-/* Constant once the process is set up. */
+/* Which file a policy came from, and in which state. */
+struct vns_stamp {
+	dev_t dev;
+	ino_t ino;
+	off_t size;
+	struct timespec changed;
+};
+
+/* Constant: a policy that changes makes a new one. */
 struct vns_config {
 	struct vns_next next;
 	bool offload;	/* ask for the family at all */
@@ -119,13 +129,14 @@ struct vns_config {
 	int mode;	/* of every connection, -1: policy.rules say it */
 	int log_level;	/* VNS_LOG_* */
 	struct vns_policy policy;
+	struct vns_stamp stamp;
 	char log_file[VNS_PATH_LEN]; /* "": stderr */
 	char program[32];
 	dev_t stderr_dev; /* which file stderr was at the start */
 	ino_t stderr_ino; /* 0: there was none */
 };
 
-/* Never NULL; sets the process up if that has not been done yet. */
+/* Never NULL; sets the process up if that has not been done yet. A caller uses what it got. */
 const struct vns_config *vns_config(void);
 
 /* ---- log.c ---- */

@@ -40,8 +40,10 @@ static void leave_memory_pressure(struct sock *sk)
 struct proto vtoe_prot = {
 	.name = "VNET_TCP",
 	.owner = THIS_MODULE,
-	.obj_size = sizeof(struct vtoe_sock),
-	VTOE_PROTO_PINET6(struct vtoe_sock, pinet6)
+	.init = vtoe_inet_init_sock,
+	.destroy = vtoe_inet_destroy_sock,
+	.unhash = vtoe_inet_unhash,
+	VTOE_PROTO_SIZE(struct vtoe_sock, pinet6)
 	.enter_memory_pressure = enter_memory_pressure,
 	.leave_memory_pressure = leave_memory_pressure,
 	.sockets_allocated = &sockets_allocated,
@@ -113,15 +115,11 @@ static void init_pinet6(struct vtoe_sock *vs)
 #endif
 }
 
-/* Any context; the caller gives it a struct socket, or will. */
-struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern)
+/* After sock_init_data(); any context. */
+void vtoe_sk_init(struct sock *sk)
 {
-	struct sock *sk = sk_alloc(net, family, gfp, &vtoe_prot, kern);
 	struct vtoe_sock *vs = vtoe_sk(sk);
 
-	if (!sk)
-		return NULL;
-	sock_init_data(NULL, sk);
 	sock_lock_init_class_and_name(sk, "slock-AF_VNET", &slock_key,
 				      "sk_lock-AF_VNET", &lock_key);
 	sk->sk_type = SOCK_STREAM;
@@ -153,10 +151,21 @@ struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern)
 	vs->quickack = true; /* as TCP says until it knows better */
 	sk_sockets_allocated_inc(sk);
 	vtoe_sks_add(vs);
+}
+
+/* Any context; the caller gives it a struct socket, or will. */
+struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern)
+{
+	struct sock *sk = sk_alloc(net, family, gfp, &vtoe_prot, kern);
+
+	if (!sk)
+		return NULL;
+	sock_init_data(NULL, sk);
+	vtoe_sk_init(sk);
 	return sk;
 }
 
-static const struct proto_ops vtoe_ops = {
+const struct proto_ops vtoe_ops = {
 	.family = PF_INET,
 	.owner = THIS_MODULE,
 	.release = vtoe_release,
@@ -253,8 +262,13 @@ int vtoe_af_init(void)
 			err = -EBUSY;
 		goto err_proto;
 	}
+	err = vtoe_inet_init();
+	if (err)
+		goto err_family;
 	return 0;
 
+err_family:
+	sock_unregister(vtoe_family);
 err_proto:
 	proto_unregister(&vtoe_prot);
 err_counter:
@@ -266,6 +280,7 @@ err_cache:
 
 void vtoe_af_exit(void)
 {
+	vtoe_inet_exit();
 	sock_unregister(vtoe_family);
 	rcu_barrier(); /* sockets that are being freed */
 	proto_unregister(&vtoe_prot);

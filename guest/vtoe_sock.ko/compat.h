@@ -143,11 +143,14 @@ static inline void vtoe_init_user_frags(struct sock *sk)
 #endif
 }
 
-/* Where inet6 finds its part; 6.1 knows only inet_sk()->pinet6. */
+/* Where inet6 has its part. Before 6.5 it takes the end of the object for that. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
-#define VTOE_PROTO_PINET6(type, member) .ipv6_pinfo_offset = offsetof(type, member),
+#define VTOE_PROTO_SIZE(type, member)       \
+	.obj_size = sizeof(type),           \
+	.ipv6_pinfo_offset = offsetof(type, member),
 #else
-#define VTOE_PROTO_PINET6(type, member)
+#define VTOE_PROTO_SIZE(type, member) \
+	.obj_size = offsetof(type, member) + sizeof(struct ipv6_pinfo),
 #endif
 
 #endif /* VTOE_COMPAT_H */

@@ -24,7 +24,8 @@
 
 struct way {
 	struct vtoe_dev *dev;  /* with a reference */
-	struct dst_entry *dst; /* likewise; NULL: the peer is this guest itself */
+	struct dst_entry *dst; /* likewise */
+	bool local;	       /* the peer is this guest itself */
 };
 
 static struct dst_entry *route4(struct vtoe_sock *vs, bool *local, bool *unicast)
@@ -125,11 +126,12 @@ static struct vtoe_dev *dev_to_self(struct vtoe_sock *vs, u32 *why_not)
 /* Fills in vs->local, and vs->remote if it is 0.0.0.0 or [::]; the reason why not, or NONE. */
 static u32 find_way(struct vtoe_sock *vs, struct way *way)
 {
-	bool local = false, unicast = false;
 	u32 reason = VTOE_REASON_NO_DEVICE;
+	bool unicast = false;
 
 	way->dev = NULL;
 	way->dst = NULL;
+	way->local = false;
 	if (!vs->remote.port)
 		return VTOE_REASON_NO_DEVICE;
 	if (vs->local.family && !vtoe_addr_any(&vs->local) &&
@@ -139,17 +141,17 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	    ipv6_only_sock(vs->inner->sk))
 		return VTOE_REASON_ADDR_FAMILY;
 
-	way->dst = vs->remote.family == 4 ? route4(vs, &local, &unicast) :
-					    route6(vs, &local, &unicast);
+	way->dst = vs->remote.family == 4 ? route4(vs, &way->local, &unicast) :
+					    route6(vs, &way->local, &unicast);
 	if (IS_ERR(way->dst)) {
 		way->dst = NULL;
 		return VTOE_REASON_NO_DEVICE;
 	}
-	if (local)
+	if (way->local)
 		way->dev = dev_to_self(vs, &reason);
 	else if (unicast)
 		way->dev = vtoe_dev_find(way->dst->dev, &reason);
-	if (local || !way->dev) {
+	if (!way->dev) {
 		dst_release(way->dst);
 		way->dst = NULL;
 	}
@@ -195,6 +197,9 @@ static bool end_opening(struct vtoe_sock *vs)
 		vs->failed = true;
 		vtoe_set_state(vs, VTOE_SOCK_T_FAILED);
 		vtoe_cmd_close(vs->conn, true);
+		/* A peer that was quicker than CONNECT_ESTABLISHED: nobody reads it. */
+		vtoe_rx_purge(vs);
+		WRITE_ONCE(vs->rcv_nxt, vs->rx.consumed);
 	}
 	spin_unlock_bh(&vs->lock);
 	return ended;
@@ -257,6 +262,10 @@ static u32 start(struct vtoe_sock *vs)
 	err = take_port(vs);
 	if (err)
 		goto out;
+	reason = VTOE_REASON_FIREWALL;
+	if (!vtoe_firewall_out(vs, way.dst))
+		goto out;
+	reason = VTOE_REASON_LIMIT;
 	entry = vtoe_sid_create(vs, way.dev, GFP_KERNEL);
 	if (!entry)
 		goto out;
@@ -275,7 +284,7 @@ static u32 start(struct vtoe_sock *vs)
 	spin_unlock_bh(&vs->lock);
 
 	reason = VTOE_REASON_NONE;
-	err = way.dst ? vtoe_neigh_start(vs, way.dst, &vs->remote) : 0;
+	err = way.local ? 0 : vtoe_neigh_start(vs, way.dst, &vs->remote);
 	if (!err) {
 		reason = give_connect(vs);
 	} else if (err == -EAGAIN) {
@@ -292,23 +301,24 @@ out:
 	return reason;
 }
 
-/* It has failed, and cannot be established any more. False: it is already. */
-static bool claim(struct vtoe_sock *vs)
+/* Nothing establishes it any more. False: something has. */
+static bool stop_opening(struct vtoe_sock *vs)
 {
-	bool claimed;
+	bool stopped;
 
 	spin_lock_bh(&vs->lock);
-	claimed = vtoe_sock(vs)->sk_state == VTOE_SOCK_SYN_SENT;
-	if (claimed)
-		WRITE_ONCE(vs->failed, true);
+	stopped = vtoe_sock(vs)->sk_state == VTOE_SOCK_SYN_SENT;
+	if (stopped)
+		vs->failed = true;
 	spin_unlock_bh(&vs->lock);
-	return claimed;
+	return stopped;
 }
 
 /*
- * By the work: TCP from here on. The waiters see the path and go on there; until
- * TCP is on its way they see SYN_SENT, or they would take an inner socket that
- * has not begun for one that has ended.
+ * By the work: TCP from here on. The waiters see the path and go on there.
+ * poll() and sendmsg() look without lock_sock: the inner socket connects before
+ * they see the path, and the path and the error are there before SYN_SENT ends.
+ * tests/model/fallback.pml is about this order.
  */
 static void give_up(struct vtoe_sock *vs, u32 reason)
 {
@@ -316,7 +326,7 @@ static void give_up(struct vtoe_sock *vs, u32 reason)
 	struct sockaddr_storage ss;
 	int len, err;
 
-	if (!claim(vs))
+	if (!stop_opening(vs))
 		return;
 	if (vtoe_may_fall_back(vs)) {
 		len = vtoe_addr_to_user(sk, &vs->remote, &ss);
@@ -324,18 +334,18 @@ static void give_up(struct vtoe_sock *vs, u32 reason)
 					      O_NONBLOCK);
 		if (err == -EINPROGRESS)
 			err = 0;
+		if (err)
+			WRITE_ONCE(sk->sk_err, -err);
 		vtoe_take_tcp(vs, reason);
-		end_opening(vs);
-		vtoe_inner_take_err(vs);
+		vtoe_inner_copy_err(vs); /* one that came before it was TCP's */
 	} else {
-		end_opening(vs);
 		vs->reason = reason;
 		err = vtoe_reason_errno(reason);
-	}
-	if (err) {
 		WRITE_ONCE(sk->sk_err, -err);
-		sk_error_report(sk);
 	}
+	end_opening(vs);
+	if (err)
+		sk_error_report(sk);
 	sk->sk_state_change(sk);
 }
 

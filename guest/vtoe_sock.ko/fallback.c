@@ -38,19 +38,6 @@ static void copy_error(struct vtoe_sock *vs, const struct sock *isk)
 	}
 }
 
-/* Its own signal finds no file. Once for each urgent byte; inet's lock. */
-static void pass_urgent(struct vtoe_sock *vs, const struct sock *isk)
-{
-	const struct tcp_sock *tp = tcp_sk(isk);
-
-	if (likely(!(READ_ONCE(tp->urg_data) & TCP_URG_VALID)) ||
-	    (vs->urg && vs->urg_pos == tp->urg_seq))
-		return;
-	vs->urg = VTOE_URG_VALID;
-	vs->urg_pos = tp->urg_seq;
-	sk_send_sigurg(vtoe_sock(vs));
-}
-
 /*
  * An inner listener's children have our callbacks too, without our socket,
  * until accept() adopts them; nobody waits for them.
@@ -77,7 +64,6 @@ INNER_CALLBACK(inner_data_ready, {
 	WRITE_ONCE(sk->sk_napi_id, READ_ONCE(isk->sk_napi_id));
 #endif
 	WRITE_ONCE(sk->sk_incoming_cpu, READ_ONCE(isk->sk_incoming_cpu));
-	pass_urgent(vs, isk);
 	sk->sk_data_ready(sk);
 })
 INNER_CALLBACK(inner_state_change, {
@@ -111,6 +97,14 @@ static void attach(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock 
 	vs->inner = inner;
 }
 
+/* For who saw an error of the inner socket before its callback told us. */
+void vtoe_inner_copy_err(struct vtoe_sock *vs)
+{
+	/* Once: SO_ERROR may have read the copy since. */
+	if (!READ_ONCE(vs->inner_err_copied))
+		copy_error(vs, vs->inner->sk);
+}
+
 int vtoe_inner_create(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs);
@@ -133,23 +127,26 @@ int vtoe_inner_create(struct vtoe_sock *vs)
 	return 0;
 }
 
-/* What it met with before the path was TCP. */
-void vtoe_inner_take_err(struct vtoe_sock *vs)
-{
-	struct sock *isk = vs->inner->sk;
-
-	write_lock_bh(&isk->sk_callback_lock); /* not together with its callbacks */
-	if (!vs->inner_err_copied)
-		copy_error(vs, isk);
-	write_unlock_bh(&isk->sk_callback_lock);
-}
-
 /* inner: accepted by the inner listener of from. */
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from)
 {
 	attach(vs, inner, from);
 	/* What came before we listened. */
 	copy_error(vs, inner->sk);
+}
+
+/*
+ * Firewalls tell whose packet it is (meta skuid) by the file of the socket that
+ * sends it, and SIGURG goes to that file's owner. It outlives our release().
+ */
+void vtoe_inner_set_file(struct vtoe_sock *vs)
+{
+	struct socket *sock = vtoe_sock(vs)->sk_socket;
+	struct sock *isk = vs->inner->sk;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	vs->inner->file = sock ? sock->file : NULL;
+	write_unlock_bh(&isk->sk_callback_lock);
 }
 
 void vtoe_inner_release(struct vtoe_sock *vs)
@@ -166,6 +163,7 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	isk->sk_write_space = vs->inner_write_space;
 	isk->sk_error_report = vs->inner_error_report;
 	rcu_assign_sk_user_data(isk, NULL);
+	inner->file = NULL;
 	write_unlock_bh(&isk->sk_callback_lock);
 	vs->inner = NULL;
 	sock_release(inner);
@@ -212,6 +210,7 @@ void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason)
 
 	if (vtoe_is_tcp(vs))
 		return;
+	vtoe_inner_set_file(vs);
 	vs->reason = reason;
 	vtoe_count(sk, VTOE_STAT_FALLBACKS);
 	vtoe_count(sk, VTOE_STAT_REASON0 + min_t(u32, reason, VTOE_REASON_COUNT - 1));

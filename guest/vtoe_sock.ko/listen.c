@@ -95,6 +95,7 @@ int vtoe_listen(struct socket *sock, int backlog)
 		goto out;
 	}
 	vtoe_sync_options(vs);
+	vtoe_inner_set_file(vs);
 	err = vs->inner->ops->listen(vs->inner, backlog);
 	if (err || vtoe_is_tcp(vs))
 		goto out;
@@ -324,6 +325,8 @@ void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 	} else if (!vtoe_addr_is_local(sock_net(sk), dev->netdev, local) ||
 		   (!vtoe_addr_any(&vs->local) && !vtoe_addr_same_host(local, &vs->local))) {
 		reason = VTOE_REASON_NOT_LOCAL;
+	} else if (!vtoe_firewall_in(sk, dev, ev)) {
+		reason = VTOE_REASON_FIREWALL;
 	} else {
 		reason = take_place(vs);
 		if (!reason) {
@@ -518,6 +521,8 @@ int vtoe_accept(struct socket *sock, struct socket *newsock, VTOE_ACCEPT_ARGS)
 
 	lock_sock(child);
 	sock_graft(child, newsock);
+	if (vtoe_sk(child)->inner)
+		vtoe_inner_set_file(vtoe_sk(child));
 	newsock->state = SS_CONNECTED;
 	vtoe_custom_sockopt(newsock);
 	set_bit(SOCK_SUPPORT_ZC, &newsock->flags);

@@ -15,6 +15,8 @@ static __poll_t poll_inner(struct vtoe_sock *vs, struct file *file)
 
 	vtoe_inner_sync_err(vs, 0);
 	mask = vs->inner->ops->poll(file, vs->inner, NULL);
+	if (mask & EPOLLERR) /* SO_ERROR, asked next, must know it */
+		vtoe_inner_copy_err(vs);
 	if (READ_ONCE(vtoe_sock(vs)->sk_err))
 		mask |= EPOLLERR;
 	return mask;
@@ -30,19 +32,16 @@ __poll_t vtoe_poll(struct file *file, struct socket *sock, poll_table *wait)
 
 	/* On our queue before looking at anything, the path included. */
 	sock_poll_wait(file, sock, wait);
+	/* Before the path: an opening that fell back has one. Pairs with vtoe_set_state(). */
+	state = smp_load_acquire(&sk->sk_state);
 	if (vtoe_is_tcp(vs))
 		return poll_inner(vs, file);
 
-	/* pairs with vtoe_set_state() */
-	state = smp_load_acquire(&sk->sk_state);
 	if (state == VTOE_SOCK_LISTEN) {
 		if (!list_empty_careful(&vs->accept_queue))
 			return EPOLLIN | EPOLLRDNORM;
 		return poll_inner(vs, file);
 	}
-	/* It fell back since we looked: the path was there before the state. */
-	if (state == VTOE_SOCK_CLOSE && vtoe_is_tcp(vs))
-		return poll_inner(vs, file);
 	shutdown = READ_ONCE(sk->sk_shutdown);
 	if (shutdown == SHUTDOWN_MASK || state == VTOE_SOCK_CLOSE)
 		mask |= EPOLLHUP;

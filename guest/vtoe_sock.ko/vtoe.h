@@ -189,9 +189,6 @@ struct vtoe_sock {
 		struct inet_sock inet;
 		struct tcp_sock as_tcp;
 	};
-#if IS_ENABLED(CONFIG_IPV6)
-	struct ipv6_pinfo pinet6;
-#endif
 	struct hlist_node sks_node; /* every socket, proc.c */
 
 	/* lock_sock */
@@ -255,6 +252,10 @@ struct vtoe_sock {
 	struct sock *listener; /* reference, until queued */
 	bool deferred;	/* TCP_DEFER_ACCEPT: until its first bytes come */
 	u32 accept_len;	/* queued and being answered */
+
+#if IS_ENABLED(CONFIG_IPV6)
+	struct ipv6_pinfo pinet6; /* last: VTOE_PROTO_SIZE */
+#endif
 };
 
 /* A device with offload. */
@@ -341,6 +342,8 @@ extern struct workqueue_struct *vtoe_wq;
 /* af_vnet.c */
 extern struct proto vtoe_prot;
 extern struct kmem_cache *vtoe_chunk_cache;
+extern const struct proto_ops vtoe_ops;
+void vtoe_sk_init(struct sock *sk);
 struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern);
 void vtoe_set_state(struct vtoe_sock *vs, enum vtoe_sock_trigger trigger);
 /* after (delay) in process context, under lock_sock: close.c, vtoe_sock_work() */
@@ -348,6 +351,13 @@ void vtoe_work_in(struct vtoe_sock *vs, unsigned long delay);
 void vtoe_work_cancel(struct vtoe_sock *vs);
 int vtoe_af_init(void);
 void vtoe_af_exit(void);
+
+/* inet_proto.c */
+int vtoe_inet_init_sock(struct sock *sk);
+void vtoe_inet_destroy_sock(struct sock *sk);
+void vtoe_inet_unhash(struct sock *sk);
+int vtoe_inet_init(void);
+void vtoe_inet_exit(void);
 
 /* addr.c */
 int vtoe_addr_from_user(const struct sock *sk, const struct vtoe_sockaddr *uaddr, int len,
@@ -423,15 +433,21 @@ void vtoe_write_space(struct sock *sk);
 /* fallback.c */
 int vtoe_inner_create(struct vtoe_sock *vs);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
+void vtoe_inner_set_file(struct vtoe_sock *vs);
 void vtoe_inner_release(struct vtoe_sock *vs);
 void vtoe_inner_named(struct vtoe_sock *vs);
 void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
-void vtoe_inner_take_err(struct vtoe_sock *vs);
 bool vtoe_may_fall_back(const struct vtoe_sock *vs);
 int vtoe_reason_errno(u32 reason);
 void vtoe_inner_sync_err(struct vtoe_sock *vs, int ret);
+void vtoe_inner_copy_err(struct vtoe_sock *vs);
 int vtoe_inner_sendmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len);
 int vtoe_inner_recvmsg(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flags);
+
+/* firewall.c */
+bool vtoe_firewall_out(struct vtoe_sock *vs, struct dst_entry *dst);
+bool vtoe_firewall_in(struct sock *listener, struct vtoe_dev *dev,
+		      const struct vtoe_event *ev);
 
 /* sockopt.c */
 int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optval,

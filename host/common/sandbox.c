@@ -142,6 +142,13 @@ static int allow_inet(scmp_filter_ctx filter)
 				SCMP_A0(SCMP_CMP_EQ, AF_INET6));
 }
 
+static int allow_verbs(scmp_filter_ctx filter)
+{
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX,
+					SANDBOX_VERBS_IOCTL_NR));
+}
+
 static int allow(scmp_filter_ctx filter, const char *const *names)
 {
 	int nr, ret;
@@ -149,6 +156,12 @@ static int allow(scmp_filter_ctx filter, const char *const *names)
 	for (; *names; names++) {
 		if (!strcmp(*names, SANDBOX_SOCKET_INET)) {
 			ret = allow_inet(filter);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
+		if (!strcmp(*names, SANDBOX_IOCTL_VERBS)) {
+			ret = allow_verbs(filter);
 			if (ret < 0)
 				return ret;
 			continue;

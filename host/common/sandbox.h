@@ -15,6 +15,9 @@
 int sandbox_drop_privileges(const char *user);
 /* In the list of sandbox_restrict(): socket() of AF_INET and AF_INET6 only. */
 #define SANDBOX_SOCKET_INET "socket(inet)"
+/* ioctl() of the one number that verbs have, on whatever descriptor. */
+#define SANDBOX_IOCTL_VERBS "ioctl(verbs)"
+#define SANDBOX_VERBS_IOCTL_NR 0xc0181b01u /* RDMA_VERBS_IOCTL: the agent asserts it */
 /*
  * Allows the calls named in a NULL-terminated list, on top of a common base;
  * any other kills the process. 0 or -errno, logged. The base has tgkill() of

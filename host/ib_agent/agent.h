@@ -6,7 +6,8 @@
  * Who owns what:
  *   tenant ─┬─ vm (an attached shim: memory, rings)  ── sid table, listeners
  *           ├─ conn (cid table)  ── points to its vm, its path, its listener
- *           └─ lane (fabric_tcp) ── list of the conns that use it
+ *           ├─ lane (fabric_tcp) ── list of the conns that use it
+ *           └─ verbs (fabric_verbs, verbs.h) ── devices, lanes between VMs
  * A conn or lane that ends is unlinked at once and freed at the end of the
  * pass (iba_tenant_bury*), so a pointer stays good until the loop sleeps.
  */
@@ -17,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/queue.h>
 #include <sys/uio.h>
 
@@ -24,6 +26,7 @@
 #include "config.h"
 #include "fabric.h"
 #include "guest_mem.h"
+#include "internal.h"
 #include "log.h"
 #include "loop.h"
 #include "unix_msg.h"
@@ -101,6 +104,9 @@ struct iba_credit { /* struct vtoe_credit in host order */
 
 struct iba_lane;
 struct iba_route;
+struct iba_verbs;
+struct iba_vpath;
+struct iba_vvm;
 
 /* A shadow connection, or a listener. */
 struct iba_conn {
@@ -108,6 +114,7 @@ struct iba_conn {
 	struct iba_vm *vm; /* NULL: orphan of a VM that left */
 	const struct iba_fabric *fabric; /* NULL until a path is chosen */
 	struct iba_lane *lane;		 /* fabric tcp */
+	struct iba_vpath *vpath;	 /* fabric verbs */
 	struct iba_conn *mate;		 /* fabric local */
 	struct iba_conn *listener;	 /* REQ_RCVD: whose request it is */
 	struct iba_route *route;	 /* ADDR_WAIT: whose answer it awaits */
@@ -127,7 +134,7 @@ struct iba_conn {
 	struct iba_credit tx_credit; /* granted by the peer */
 	uint32_t tx_msgs[VNET_RWQ_CLASSES];
 	/* the peer to our guest */
-	uint64_t rx_offset;
+	uint64_t rx_offset; /* bytes that have come; verbs: in any order */
 	uint64_t rx_final;
 	struct iba_credit rx_credit; /* granted by our guest */
 	uint32_t rx_msgs[VNET_RWQ_CLASSES];
@@ -145,9 +152,10 @@ LIST_HEAD(iba_conn_set, iba_conn); /* removal does not need the head */
 
 /* A chain of the SWQ that a fabric still reads. One per descriptor head. */
 struct iba_slot {
-	struct iba_vm *vm; /* NULL: an own copy, the VM has left */
+	struct iba_vm *vm; /* NULL: it has left */
 	uint16_t head;
 	bool busy;
+	bool own; /* a copy in our memory, allocated, not one of the VM's slots */
 	uint16_t niov;
 	uint32_t len; /* payload bytes */
 	struct iovec *iov; /* of the payload: small[], or allocated if longer */
@@ -186,10 +194,13 @@ LIST_HEAD(iba_route_set, iba_route);
 struct iba_vm_stats {
 	uint64_t cmds, cmd_errors, events;
 	uint64_t tx_msgs, tx_bytes, tx_credits, tx_throttled;
-	uint64_t rx_msgs, rx_bytes;
+	uint64_t rx_msgs, rx_bytes, rx_held;
 	uint64_t opened, accepted, failed, closed;
+	uint64_t gave_way; /* a fabric to the next one */
 	uint64_t drops[IBA_DROP_COUNT];
 };
+
+TAILQ_HEAD(iba_held_list, iba_held); /* oldest first */
 
 struct iba_vm {
 	struct iba_tenant *tenant;
@@ -202,6 +213,7 @@ struct iba_vm {
 	struct guest_mem mem;
 	struct iba_queue queue[IBA_Q_COUNT];
 	struct iba_slot *slot; /* queue[IBA_Q_SWQ].vq.num of them */
+	struct iba_vvm *vvm; /* fabric verbs: one a device */
 	uint64_t tx_queued; /* payload bytes in those that are busy */
 	bool hello; /* the driver said HELLO */
 	bool gone;  /* being torn down */
@@ -209,10 +221,14 @@ struct iba_vm {
 	bool ready; /* on tenant->ready: its rings may have work */
 	bool dirty; /* on tenant->dirty: events or used buffers to show */
 	bool eq_starved; /* events wait for buffers */
+	bool paused; /* the rings rest, the connections live: hold.c */
 	bool memory_lost; /* the kernel did not find what was sent of it */
 	bool tx_throttled; /* the fabrics have enough of it: send.c */
 	bool cmd_waits; /* the next command, for what was sent before it ... */
 	uint16_t cmd_mark; /* ... which ends here */
+	struct iba_held_list held;
+	uint32_t held_count[VNET_RWQ_CLASSES], held_bytes;
+	uint16_t held_next; /* number */
 	uint32_t conn_count;
 	struct iba_conn_set conns; /* without orphans */
 	struct iba_conn_list events;
@@ -265,6 +281,7 @@ struct iba_tenant {
 	struct iba_token token[IBA_TOKENS_MAX];
 	unsigned int lanes_greeting; /* accepted, hello not seen */
 	struct log_ratelimit lane_log;
+	struct iba_verbs *verbs; /* NULL: not configured */
 	uint64_t drops[IBA_DROP_COUNT]; /* that belong to no VM */
 	struct virtq_chain chain_cmd; /* scratch of cmd.c */
 	struct virtq_chain chain;     /* scratch of event.c, send.c, vm.c */
@@ -278,7 +295,7 @@ void iba_tenant_dirty(struct iba_vm *vm); /* show the guest what is new */
 void iba_tenant_need_tick(struct iba_tenant *t);
 void iba_tenant_watchdog(bool on); /* while there are VMs */
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
-			uint16_t fabric, uint32_t *seq);
+			const struct iba_lane_want *want, uint32_t *seq);
 struct iba_vm *iba_tenant_vm_by_mac(struct iba_tenant *t,
 				    const uint8_t mac[VNET_MAC_LEN]);
 
@@ -295,8 +312,6 @@ void iba_vm_fault(struct iba_vm *vm, const char *why);
 void iba_vm_destroy(struct iba_vm *vm);
 /* Closes every SID of the VM; peers see reason. */
 void iba_vm_reset_conns(struct iba_vm *vm, enum vtoe_reason reason);
-/* The open ones fail, the guest will be told; listeners stay. */
-void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason);
 /* BYE: gives back the buffers of all queues but CR. */
 void iba_vm_return_buffers(struct iba_vm *vm);
 /*
@@ -311,6 +326,24 @@ static inline void iba_vm_drop(struct iba_vm *vm, enum iba_drop why)
 {
 	vm->stats.drops[why]++;
 }
+
+/* ---- hold.c: messages for a VM whose rings rest ---- */
+
+/* Whether a chain's head stands for one of these. */
+bool iba_hold_has(uint16_t head);
+/* In place of a receive buffer: *chain is room for a message. 0 or -ENOBUFS. */
+int iba_hold_begin(struct iba_conn *conn, unsigned int class, uint32_t len,
+		   struct virtq_chain *chain);
+/*
+ * Of the message in the receive buffer *chain, of len bytes, `came` are there:
+ * *chain becomes room for the rest, and the buffer is kept. 0 or -errno.
+ */
+int iba_hold_move(struct iba_vm *vm, unsigned int class, uint32_t len,
+		  uint32_t came, struct virtq_chain *chain);
+void iba_hold_end(struct iba_vm *vm, uint16_t head);	  /* it is whole */
+void iba_hold_give_up(struct iba_vm *vm, uint16_t head); /* it will not end */
+void iba_hold_release(struct iba_vm *vm); /* the rings run: deliver what is whole */
+void iba_hold_free(struct iba_vm *vm);
 
 /* ---- route.c: which host has a MAC ---- */
 
@@ -395,6 +428,11 @@ void iba_open_listener_closed(struct iba_conn *listener);
 void iba_open_set_backlog(struct iba_conn *listener, uint32_t backlog);
 bool iba_open_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
 
+/* ---- deliver.c: RWQ; what fabrics use of it stands in fabric.h ---- */
+
+/* The next receive buffer: as virtq_pop(). */
+int iba_deliver_next(struct iba_queue *q, struct virtq_chain *chain);
+
 /* ---- event.c: EQ ---- */
 
 void iba_event_pend(struct iba_conn *conn, uint16_t what);
@@ -433,10 +471,36 @@ int iba_lane_listen(struct iba_tenant *t);
 void iba_lane_answer(struct iba_tenant *t, uint32_t seq,
 		     const struct vnet_peer_lane_answer *answer);
 void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
-		    uint16_t fabric, struct vnet_peer_lane_answer *answer);
+		    struct vnet_peer_lane_answer *answer);
 
 /* ---- fabric_tcp.c ---- */
 
 void iba_tcp_flush(struct iba_tenant *t); /* sends what the pass has queued */
+
+/* ---- fabric_verbs.c, verbs_*.c; nothing happens in a tenant without verbs ---- */
+
+int iba_verbs_start(struct iba_tenant *t); /* before the tenant's sandbox */
+void iba_verbs_stop(struct iba_tenant *t);
+/* The driver is there and so are its queues: what takes time is done now. */
+void iba_verbs_vm_ready(struct iba_vm *vm);
+/* Takes completions, within a budget. True: there were some. */
+bool iba_verbs_run(struct iba_tenant *t);
+void iba_verbs_flush(struct iba_tenant *t); /* sends what the pass has queued */
+bool iba_verbs_dirty(const struct iba_tenant *t); /* a flush has work */
+/* Before the loop sleeps. True: do not, there is something. */
+bool iba_verbs_rest(struct iba_tenant *t);
+void iba_verbs_bury(struct iba_tenant *t);
+bool iba_verbs_tick(struct iba_tenant *t, uint64_t now_us); /* true: more to come */
+void iba_verbs_answer(struct iba_tenant *t, uint32_t seq,
+		      const struct vnet_peer_lane_answer *answer);
+void iba_verbs_token(struct iba_tenant *t, const struct sockaddr_storage *source,
+		     const struct iba_lane_want *want,
+		     struct vnet_peer_lane_answer *answer);
+/* The RWQ is empty: buffers that connections over verbs have left. True: some. */
+bool iba_verbs_reclaim(struct iba_vm *vm, unsigned int class);
+/* Lanes as objects of the statistics, behind comma. */
+void iba_verbs_print(const struct iba_tenant *t, FILE *out, const char *comma);
+/* Descriptors that the payload of a chain may have. */
+uint16_t iba_verbs_pieces(const struct iba_tenant *t);
 
 #endif /* IBA_AGENT_H */

@@ -89,10 +89,11 @@ static enum vtoe_reason do_hello(struct iba_vm *vm, struct iba_conn *conn,
 	iba_vm_reset_conns(vm, VTOE_REASON_PEER_GONE);
 	vm->hello = true;
 	iba_tenant_ready(vm);
+	iba_verbs_vm_ready(vm);
 	reply->u.hello.fabrics = htole16(iba_config_fabrics(cfg));
 	reply->u.hello.max_sockets = htole32(cfg->max_connections);
 	reply->u.hello.features = htole64(VTOE_F_URGENT);
-	reply->u.hello.max_pieces = htole16(IBA_PIECES_MAX);
+	reply->u.hello.max_pieces = htole16(iba_verbs_pieces(vm->tenant));
 	if (log_ratelimited_ok(&vm->log_limit, 10, 10))
 		log_info("vm %s: driver says hello", vm->name);
 	return VTOE_REASON_NONE;

@@ -27,6 +27,7 @@
 #define SPIN_US_MAX 100000
 #define MAX_CONNECTIONS_DEFAULT 65536
 #define TENANT_MAX 0xffffffu
+#define PEER_USAGE "ADDR[:PORT] fabric local|verbs|tcp..."
 #define VM_USAGE "NAME tenant N mac MAC"
 
 struct parse {
@@ -37,6 +38,7 @@ struct parse {
 static const char *const fabric_names[] = {
 	[VTOE_FABRIC_LOCAL] = "local",
 	[VTOE_FABRIC_TCP] = "tcp",
+	[VTOE_FABRIC_VERBS] = "verbs",
 };
 
 #define FABRIC_NAMES (sizeof(fabric_names) / sizeof(fabric_names[0]))
@@ -56,6 +58,22 @@ uint16_t iba_config_fabrics(const struct iba_config *cfg)
 	for (unsigned int i = 0; i < cfg->fabric_count; i++)
 		mask |= (uint16_t)(1u << cfg->fabric[i]);
 	return mask;
+}
+
+const uint16_t *iba_config_order(const struct iba_config *cfg,
+				 const struct sockaddr_storage *agent,
+				 unsigned int *count)
+{
+	for (unsigned int i = 0; agent && i < cfg->peer_count; i++) {
+		const struct iba_config_peer *peer = &cfg->peer[i];
+
+		if (!sockaddr_equal(&peer->addr, agent))
+			continue;
+		*count = peer->fabric_count;
+		return peer->fabric;
+	}
+	*count = cfg->fabric_count;
+	return cfg->fabric;
 }
 
 bool iba_config_vm_ok(const struct iba_config *cfg,
@@ -139,6 +157,30 @@ static int parse_data(const struct conf_line *line, void *ctx)
 	return conf_sockaddr(line, word, VNET_PEER_PORT, &cfg->data);
 }
 
+/* A port for each tenant is taken by the RDMA connection manager. */
+static int parse_rdma(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->rdma_set)
+		return twice(line);
+	cfg->rdma_set = true;
+	for (int i = 1; i < line->argc; i++) {
+		struct sockaddr_storage *addr = &cfg->rdma[cfg->rdma_count];
+
+		if (has_port(line->argv[i]))
+			return conf_error(line, "expected addresses without ports");
+		if (conf_sockaddr(line, line->argv[i], VNET_PEER_PORT, addr))
+			return -EINVAL;
+		for (unsigned int j = 0; j < cfg->rdma_count; j++)
+			if (sockaddr_equal(addr, &cfg->rdma[j]))
+				return conf_error(line, "%s is named twice",
+						  line->argv[i]);
+		cfg->rdma_count++;
+	}
+	return 0;
+}
+
 static int parse_key_file(const struct conf_line *line, void *ctx)
 {
 	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
@@ -159,26 +201,57 @@ static int parse_socket(const struct conf_line *line, void *ctx)
 			 sizeof(cfg->socket_path));
 }
 
-static int parse_fabric(const struct conf_line *line, void *ctx)
+/* The words from i on. */
+static int parse_order(const struct conf_line *line, int i,
+		       uint16_t fabric[IBA_FABRICS_MAX], unsigned int *count)
 {
-	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
-
-	if (cfg->fabric_count)
-		return twice(line);
-	for (int i = 1; i < line->argc; i++) {
+	for (*count = 0; i < line->argc; i++) {
 		uint16_t f;
 
 		for (f = 1; f < FABRIC_NAMES; f++)
 			if (!strcmp(line->argv[i], fabric_names[f]))
 				break;
 		if (f == FABRIC_NAMES)
-			return conf_error(line, "unknown fabric \"%s\" (local, tcp)",
+			return conf_error(line, "unknown fabric \"%s\" (local, tcp, verbs)",
 					  line->argv[i]);
-		if (iba_config_allows(cfg, f))
-			return conf_error(line, "fabric %s is named twice",
-					  line->argv[i]);
-		cfg->fabric[cfg->fabric_count++] = f;
+		for (unsigned int j = 0; j < *count; j++)
+			if (fabric[j] == f)
+				return conf_error(line, "fabric %s is named twice",
+						  line->argv[i]);
+		fabric[(*count)++] = f;
 	}
+	return 0;
+}
+
+static int parse_fabric(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+
+	if (cfg->fabric_count)
+		return twice(line);
+	return parse_order(line, 1, cfg->fabric, &cfg->fabric_count);
+}
+
+static int parse_peer(const struct conf_line *line, void *ctx)
+{
+	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
+	struct iba_config_peer peer, *all;
+
+	memset(&peer, 0, sizeof(peer));
+	if (strcmp(line->argv[2], "fabric"))
+		return conf_error(line, "expected peer " PEER_USAGE);
+	if (conf_sockaddr(line, line->argv[1], VNET_PEER_PORT, &peer.addr) ||
+	    parse_order(line, 3, peer.fabric, &peer.fabric_count))
+		return -EINVAL;
+	for (unsigned int i = 0; i < cfg->peer_count; i++)
+		if (sockaddr_equal(&cfg->peer[i].addr, &peer.addr))
+			return conf_error(line, "peer %s is given twice",
+					  line->argv[1]);
+	all = reallocarray(cfg->peer, cfg->peer_count + 1, sizeof(*all));
+	if (!all)
+		return conf_error(line, "out of memory");
+	cfg->peer = all;
+	cfg->peer[cfg->peer_count++] = peer;
 	return 0;
 }
 
@@ -291,9 +364,11 @@ static const struct conf_directive directives[] = {
 	{ "host", 1, 1, "NAME", parse_host },
 	{ "listen", 1, 1, "ADDR[:PORT]", parse_listen },
 	{ "data", 1, 1, "ADDR[:PORT-PORT]", parse_data },
+	{ "rdma", 1, IBA_RDMA_MAX, "ADDR...", parse_rdma },
 	{ "key-file", 1, 1, "PATH", parse_key_file },
 	{ "socket", 1, 1, "PATH", parse_socket },
-	{ "fabric", 1, IBA_FABRICS_MAX, "local|tcp...", parse_fabric },
+	{ "fabric", 1, IBA_FABRICS_MAX, "local|verbs|tcp...", parse_fabric },
+	{ "peer", 3, 2 + IBA_FABRICS_MAX, PEER_USAGE, parse_peer },
 	{ "poll", 1, 2, "event | adaptive [USEC]", parse_poll },
 	{ "max-connections", 1, 1, "N", parse_max_connections },
 	{ "progress-events", 1, 1, "on|off", parse_progress },
@@ -306,6 +381,22 @@ static int missing(const char *path, const char *directive)
 {
 	log_err("%s: no \"%s\" directive", path, directive);
 	return -EINVAL;
+}
+
+static bool order_allowed(const struct iba_config *cfg,
+			  const struct iba_config_peer *peer)
+{
+	char name[SOCKADDR_STRLEN];
+
+	for (unsigned int i = 0; i < peer->fabric_count; i++) {
+		if (iba_config_allows(cfg, peer->fabric[i]))
+			continue;
+		log_err("%s: peer %s: \"fabric\" does not allow %s", cfg->file,
+			sockaddr_format(&peer->addr, name),
+			fabric_names[peer->fabric[i]]);
+		return false;
+	}
+	return true;
 }
 
 int iba_config_load(const char *path, struct iba_config *cfg)
@@ -331,8 +422,13 @@ int iba_config_load(const char *path, struct iba_config *cfg)
 		cfg->fabric[cfg->fabric_count++] = VTOE_FABRIC_LOCAL;
 		cfg->fabric[cfg->fabric_count++] = VTOE_FABRIC_TCP;
 	}
+	for (unsigned int i = 0; i < cfg->peer_count; i++)
+		if (!order_allowed(cfg, &cfg->peer[i]))
+			err = -EINVAL;
 	if (!cfg->data_set)
 		cfg->data = cfg->listen;
+	if (!cfg->rdma_count)
+		cfg->rdma[cfg->rdma_count++] = cfg->data;
 	return err;
 }
 
@@ -341,6 +437,9 @@ void iba_config_free(struct iba_config *cfg)
 	free(cfg->vm);
 	cfg->vm = NULL;
 	cfg->vm_count = 0;
+	free(cfg->peer);
+	cfg->peer = NULL;
+	cfg->peer_count = 0;
 }
 
 static int hex_digit(char c)

@@ -14,6 +14,7 @@
 
 #define IBA_KEY_LEN 32
 #define IBA_FABRICS_MAX 3
+#define IBA_RDMA_MAX 8
 #define IBA_USER_LEN 33
 
 /* A VM that may attach: all of it as its shim says it. */
@@ -23,6 +24,13 @@ struct iba_config_vm {
 	uint8_t mac[VNET_MAC_LEN];
 };
 
+/* The order of fabrics to one host's agent. */
+struct iba_config_peer {
+	struct sockaddr_storage addr;
+	uint16_t fabric[IBA_FABRICS_MAX];
+	unsigned int fabric_count;
+};
+
 struct iba_config {
 	const char *file; /* that it was read from; the caller's */
 	char host[VNET_NAME_LEN];
@@ -30,6 +38,10 @@ struct iba_config {
 	struct sockaddr_storage data;	/* lanes: listen's address unless `data` is given */
 	bool data_set;
 	uint16_t data_port_first, data_port_last; /* 0: ephemeral */
+	/* RDMA ports, by address; data's address unless `rdma` is given */
+	struct sockaddr_storage rdma[IBA_RDMA_MAX];
+	unsigned int rdma_count;
+	bool rdma_set;
 	char key_file[PATH_MAX];
 	char socket_path[108];
 	uint16_t fabric[IBA_FABRICS_MAX]; /* VTOE_FABRIC_*, in the order to try */
@@ -40,6 +52,8 @@ struct iba_config {
 	char user[IBA_USER_LEN]; /* to become after start-up */
 	struct iba_config_vm *vm; /* none: whoever may open the socket */
 	unsigned int vm_count;
+	struct iba_config_peer *peer;
+	unsigned int peer_count;
 	bool sandbox;
 };
 
@@ -57,6 +71,10 @@ bool iba_config_vm_ok(const struct iba_config *cfg,
 		      const char name[VNET_NAME_LEN], uint32_t tenant,
 		      const uint8_t mac[VNET_MAC_LEN]);
 bool iba_config_allows(const struct iba_config *cfg, uint16_t fabric);
+/* The fabrics to try to the agent at this address (NULL: none is known), in order. */
+const uint16_t *iba_config_order(const struct iba_config *cfg,
+				 const struct sockaddr_storage *agent,
+				 unsigned int *count);
 /* 1 << VTOE_FABRIC_* of all that are allowed. */
 uint16_t iba_config_fabrics(const struct iba_config *cfg);
 

@@ -418,7 +418,7 @@ static bool has_failed(const struct iba_conn *conn)
 /* REJ, RST or, while the REQ is out, nothing: the REP will be answered. */
 static void tell_peer_failed(struct iba_conn *conn, enum vtoe_reason reason)
 {
-	if (!conn->fabric || !(conn->lane || conn->mate))
+	if (!conn->fabric || !(conn->lane || conn->mate || conn->vpath))
 		return;
 	if (conn->state == VTOE_CONN_REQ_RCVD)
 		conn->fabric->send_rej(conn, reason);

@@ -200,7 +200,7 @@ static void proc_lane_ask(struct iba_tenant_proc *proc, const struct iba_ctl *ms
 		.proc = proc->id,
 		.tenant = proc->tenant, /* ours, not the message's */
 		.seq = msg->seq,
-		.fabric = msg->u.lane_ask.fabric,
+		.want = msg->u.lane_ask.want,
 	};
 
 	iba_peer_lane_ask(proc->c, &msg->u.lane_ask.agent, &ask);
@@ -501,7 +501,7 @@ void iba_control_lane_answer(struct iba_control *c, const struct iba_ask *ask,
 }
 
 enum vtoe_reason iba_control_token_ask(struct iba_control *c, uint32_t tenant,
-				       uint16_t fabric,
+				       const struct iba_lane_want *want,
 				       const struct sockaddr_storage *source,
 				       uint64_t peer, uint32_t peer_seq)
 {
@@ -516,7 +516,7 @@ enum vtoe_reason iba_control_token_ask(struct iba_control *c, uint32_t tenant,
 		return VTOE_REASON_LIMIT;
 	msg.seq = ++proc->seq;
 	msg.u.token_ask.source = *source;
-	msg.u.token_ask.fabric = fabric;
+	msg.u.token_ask.want = *want;
 	if (proc_send(proc, &msg, NULL, 0) < 0) {
 		free(q);
 		return VTOE_REASON_LIMIT;

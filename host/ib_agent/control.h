@@ -30,7 +30,7 @@ struct iba_ask {
 	uint64_t proc; /* iba_tenant_proc.id */
 	uint32_t tenant;
 	uint32_t seq; /* of the LANE_ASK */
-	uint16_t fabric;
+	struct iba_lane_want want;
 };
 
 struct iba_control {
@@ -72,7 +72,7 @@ void iba_control_lane_answer(struct iba_control *c, const struct iba_ask *ask,
 			     const struct vnet_peer_lane_answer *answer);
 /* A peer asks for a lane. 0: iba_peer_token_answer() follows; or why not. */
 enum vtoe_reason iba_control_token_ask(struct iba_control *c, uint32_t tenant,
-				       uint16_t fabric,
+				       const struct iba_lane_want *want,
 				       const struct sockaddr_storage *source,
 				       uint64_t peer, uint32_t peer_seq);
 

@@ -11,7 +11,7 @@
  *
  * Between begin and end the buffer belongs to no connection, only to the VM: one
  * that is closed meanwhile leaves a message for a SID that the guest no longer
- * knows, which it drops.
+ * knows, which it drops. While the VM's rings rest hold.c has the buffers.
  *
  * Threat model. The peer's agent is authenticated, not trusted: offset, length
  * and credit are checked here against what *our* guest has granted. Our guest is
@@ -72,18 +72,23 @@ static int merge_credit(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr)
 }
 
 static int check_data(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
-		      unsigned int class)
+		      unsigned int class, bool ordered)
 {
+	uint64_t offset = le64toh(hdr->offset);
 	uint32_t len = le32toh(hdr->len);
 
-	if (le64toh(hdr->offset) != conn->rx_offset)
+	/* unordered, the guest sees whether every byte comes once */
+	if (ordered && offset != conn->rx_offset)
 		return peer_violation(conn, VTOE_REASON_PROTOCOL,
 				      "stream offset");
+	if (offset > UINT64_MAX - len ||
+	    offset + len > conn->rx_credit.byte_limit)
+		return peer_violation(conn, VTOE_REASON_CREDIT,
+				      "more bytes than it was granted");
 	if (len > conn->vm->rwq_buf_size[class])
 		return peer_violation(conn, VTOE_REASON_CREDIT,
 				      "longer than our buffers");
-	if (conn->rx_offset + len > conn->rx_credit.byte_limit ||
-	    (int32_t)(conn->rx_credit.msg_limit[class] -
+	if ((int32_t)(conn->rx_credit.msg_limit[class] -
 		      conn->rx_msgs[class]) <= 0)
 		return peer_violation(conn, VTOE_REASON_CREDIT,
 				      "more than it was granted");
@@ -92,7 +97,7 @@ static int check_data(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 
 /* One that a message was to fill which did not end, else the next one: as
  * virtq_pop(). */
-static int next_buffer(struct iba_queue *q, struct virtq_chain *chain)
+int iba_deliver_next(struct iba_queue *q, struct virtq_chain *chain)
 {
 	while (q->kept_count) {
 		uint16_t head = q->kept[--q->kept_count];
@@ -110,8 +115,10 @@ static int take_buffer(struct iba_conn *conn, unsigned int class, uint32_t len,
 {
 	struct iba_vm *vm = conn->vm;
 	struct virtq *rwq = &vm->queue[IBA_Q_RWQ + class].vq;
-	int ret = next_buffer(&vm->queue[IBA_Q_RWQ + class], chain);
+	int ret = iba_deliver_next(&vm->queue[IBA_Q_RWQ + class], chain);
 
+	if (ret == 0 && iba_verbs_reclaim(vm, class))
+		ret = iba_deliver_next(&vm->queue[IBA_Q_RWQ + class], chain);
 	if (ret < 0) {
 		iba_vm_fault(vm, "receive queue broken");
 		return -EPROTO;
@@ -127,6 +134,15 @@ static int take_buffer(struct iba_conn *conn, unsigned int class, uint32_t len,
 			   "posted a buffer smaller than its class");
 }
 
+static int hold(struct iba_conn *conn, unsigned int class, uint32_t len,
+		struct virtq_chain *chain)
+{
+	if (iba_hold_begin(conn, class, len, chain) == 0)
+		return 0;
+	return guest_fault(conn, IBA_DROP_RWQ_EMPTY,
+			   "rests, and has granted more than can be held");
+}
+
 /* Moves the start of the payload's room behind the header. */
 static unsigned int skip_header(struct virtq_chain *chain)
 {
@@ -140,6 +156,44 @@ static unsigned int skip_header(struct virtq_chain *chain)
 	return i;
 }
 
+/* May it receive this at all? */
+static int check_open(struct iba_conn *conn)
+{
+	/* its VM may have gone; it only waits for the answer to its REQ */
+	if (conn->flags & IBA_CONN_F_ORPHAN)
+		return -ENOTCONN;
+	if (may_receive(conn))
+		return 0;
+	/* failed ones have been reset; nothing else may get data */
+	if (conn->state == VTOE_CONN_ERROR)
+		return -ENOTCONN;
+	return peer_violation(conn, VTOE_REASON_PROTOCOL, "data out of place");
+}
+
+/* Counts the message; the header that its guest shall see. */
+static void take_header(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
+			unsigned int class, struct vtoe_msg_hdr *out)
+{
+	uint32_t len = le32toh(hdr->len);
+
+	conn->rx_offset += len;
+	conn->rx_msgs[class]++;
+	memset(out, 0, sizeof(*out));
+	out->type = VTOE_MSG_DATA;
+	out->flags = hdr->flags;
+	if (conn->flags & IBA_CONN_F_RX_WANT)
+		out->flags |= VTOE_MSG_F_WANT_CREDIT;
+	out->len = hdr->len;
+	out->id = htole32(conn->sid);
+	out->offset = hdr->offset;
+	iba_credit_put(&out->credit, &conn->tx_credit);
+	/* the message says what a CREDIT event would */
+	conn->pending &= (uint16_t)~IBA_PEND_CREDIT;
+	conn->flags &= (uint16_t)~IBA_CONN_F_RX_WANT;
+	conn->vm->stats.rx_msgs++;
+	conn->vm->stats.rx_bytes += len;
+}
+
 int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 		      struct virtq_chain *chain, unsigned int *iov_at)
 {
@@ -148,52 +202,66 @@ int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 	unsigned int class;
 	int ret;
 
-	/* its VM may have gone; it only waits for the answer to its REQ */
-	if (conn->flags & IBA_CONN_F_ORPHAN)
-		return -ENOTCONN;
+	ret = check_open(conn);
+	if (ret)
+		return ret;
 	class = iba_deliver_class(conn->vm, len);
-	if (!may_receive(conn)) {
-		/* failed ones have been reset; nothing else may get data */
-		if (conn->state == VTOE_CONN_ERROR)
-			return -ENOTCONN;
-		return peer_violation(conn, VTOE_REASON_PROTOCOL,
-				      "data out of place");
-	}
-	ret = check_data(conn, hdr, class);
+	ret = check_data(conn, hdr, class, true);
 	if (!ret)
 		ret = merge_credit(conn, hdr);
-	if (!ret)
+	if (!ret && conn->vm->paused)
+		ret = hold(conn, class, len, chain);
+	else if (!ret)
 		ret = take_buffer(conn, class, len, chain);
 	if (ret)
 		return ret;
-
-	conn->rx_offset += len;
-	conn->rx_msgs[class]++;
-	memset(&out, 0, sizeof(out));
-	out.type = VTOE_MSG_DATA;
-	out.flags = hdr->flags;
-	if (conn->flags & IBA_CONN_F_RX_WANT)
-		out.flags |= VTOE_MSG_F_WANT_CREDIT;
-	out.len = hdr->len;
-	out.id = htole32(conn->sid);
-	out.offset = hdr->offset;
-	iba_credit_put(&out.credit, &conn->tx_credit);
+	take_header(conn, hdr, class, &out);
 	virtq_copy_in(chain, 0, &out, sizeof(out));
-	/* the message says what a CREDIT event would */
-	conn->pending &= (uint16_t)~IBA_PEND_CREDIT;
-	conn->flags &= (uint16_t)~IBA_CONN_F_RX_WANT;
 	*iov_at = skip_header(chain);
-	conn->vm->stats.rx_msgs++;
-	conn->vm->stats.rx_bytes += len;
 	return 0;
+}
+
+int iba_deliver_placed(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
+		       struct vtoe_msg_hdr *out)
+{
+	unsigned int class;
+	int ret;
+
+	ret = check_open(conn);
+	if (ret)
+		return ret;
+	class = iba_deliver_class(conn->vm, le32toh(hdr->len));
+	ret = check_data(conn, hdr, class, false);
+	if (!ret)
+		ret = merge_credit(conn, hdr);
+	if (!ret)
+		take_header(conn, hdr, class, out);
+	return ret;
 }
 
 void iba_deliver_end(struct iba_vm *vm, unsigned int class, uint16_t head,
 		     uint32_t len)
 {
+	if (iba_hold_has(head)) {
+		iba_hold_end(vm, head);
+		return;
+	}
 	virtq_push(&vm->queue[IBA_Q_RWQ + class].vq, head,
 		   (uint32_t)sizeof(struct vtoe_msg_hdr) + len);
 	iba_tenant_dirty(vm);
+}
+
+void iba_deliver_held(struct iba_vm *vm, unsigned int class, uint32_t sid,
+		      const void *msg, uint32_t bytes)
+{
+	struct virtq_chain *chain = &vm->tenant->chain;
+	uint32_t len = bytes - (uint32_t)sizeof(struct vtoe_msg_hdr);
+	struct iba_conn *conn = iba_conn_by_sid(vm, sid);
+
+	if (!conn || take_buffer(conn, class, len, chain) < 0)
+		return;
+	virtq_copy_in(chain, 0, msg, bytes);
+	iba_deliver_end(vm, class, chain->head, len);
 }
 
 void iba_recv_credit(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr)

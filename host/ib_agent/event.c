@@ -174,7 +174,8 @@ void iba_event_flush(struct iba_vm *vm)
 	struct vtoe_event ev;
 	struct iba_conn *conn;
 
-	if (!eq->running || !vm->hello)
+	/* data that is held goes before what ends its stream */
+	if (!eq->running || !vm->hello || vm->paused)
 		return;
 	while ((conn = TAILQ_FIRST(&vm->events))) {
 		if (!conn->pending) {

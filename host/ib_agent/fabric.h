@@ -50,10 +50,17 @@ struct iba_fabric {
 	void (*send_rst)(struct iba_conn *conn, enum vtoe_reason reason);
 	/* The VM's memory goes away: give up every slot and buffer of it now. */
 	void (*forget_vm)(struct iba_vm *vm);
+	/*
+	 * The same, but it will be back, and no message may be lost: what is to
+	 * be sent is copied, what is coming in goes to iba_hold_move(). NULL:
+	 * this fabric cannot do that, its connections fail.
+	 */
+	void (*pause_vm)(struct iba_vm *vm);
 };
 
 extern const struct iba_fabric iba_fabric_tcp;
 extern const struct iba_fabric iba_fabric_local;
+extern const struct iba_fabric iba_fabric_verbs;
 /* NULL for a number without one. */
 const struct iba_fabric *iba_fabric_by_id(uint16_t id);
 
@@ -91,9 +98,19 @@ static inline uint8_t iba_msg_flags(uint8_t type)
  */
 int iba_deliver_begin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
 		      struct virtq_chain *chain, unsigned int *iov_at);
+/*
+ * The same where the payload is in guest memory already, in a buffer that the
+ * fabric has taken, and messages of the two classes overtake each other. 0: *out
+ * is the header to put in front of it, for iba_deliver_end().
+ */
+int iba_deliver_placed(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr,
+		       struct vtoe_msg_hdr *out);
 void iba_deliver_end(struct iba_vm *vm, unsigned int class, uint16_t head,
 		     uint32_t len);
 unsigned int iba_deliver_class(const struct iba_vm *vm, uint32_t len);
+/* One that was held, with its header; for a SID that has gone it is dropped. */
+void iba_deliver_held(struct iba_vm *vm, unsigned int class, uint32_t sid,
+		      const void *msg, uint32_t bytes);
 
 void iba_recv_credit(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr);
 void iba_recv_fin(struct iba_conn *conn, const struct vtoe_msg_hdr *hdr);
@@ -102,5 +119,7 @@ void iba_recv_rst(struct iba_conn *conn, enum vtoe_reason reason);
 /* ---- send.c ---- */
 
 void iba_slot_done(struct iba_slot *slot);
+/* An own copy: the VM has nothing to do with it any more. */
+void iba_slot_leave(struct iba_slot *slot);
 
 #endif /* IBA_FABRIC_H */

@@ -203,4 +203,5 @@ const struct iba_fabric iba_fabric_local = {
 	.send_fin = local_send_fin,
 	.send_rst = local_send_rst,
 	.forget_vm = local_forget_vm,
+	.pause_vm = local_forget_vm,
 };

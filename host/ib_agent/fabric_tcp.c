@@ -15,7 +15,7 @@
  * References: an entry owns its slot until it is sent or cancelled. The entry's
  * vm pointer is for forget_vm(), which finds and ends all of them; a message that
  * is partly sent is completed from a copy, because the lane's framing belongs to
- * the other connections too.
+ * the other connections too. pause_vm() makes such copies of all.
  */
 #include "lane.h"
 
@@ -360,7 +360,8 @@ static void tx_advance(struct iba_lane *lane, size_t sent)
 /* ---- guest memory that is not needed, or not there, any more ---- */
 
 /* A slot with room for the payload, in no guest's memory. Zeroed. */
-static struct iba_slot *slot_own(const struct iba_slot *slot)
+static struct iba_slot *slot_own(const struct iba_slot *slot,
+				 struct iba_vm *vm)
 {
 	struct iba_slot *own = calloc(1, sizeof(*own));
 	char *to = calloc(1, slot->len);
@@ -370,24 +371,30 @@ static struct iba_slot *slot_own(const struct iba_slot *slot)
 		free(to);
 		return NULL;
 	}
+	own->vm = vm;
+	own->own = true;
 	own->iov = own->small;
 	own->niov = 1;
 	own->len = slot->len;
 	own->iov[0].iov_base = to;
 	own->iov[0].iov_len = slot->len;
+	if (vm)
+		vm->tx_queued += slot->len;
 	return own;
 }
 
-/* Of a message that is partly sent: the rest in memory of our own. */
+/* The payload in memory of our own, from now on sent for vm, NULL: nobody. */
 static void entry_disown(struct iba_lane *lane, struct iba_tx_entry *entry,
-			 bool readable)
+			 bool readable, struct iba_vm *vm)
 {
 	struct iba_slot *slot = entry->slot;
 
-	entry->vm = NULL;
-	if (!slot)
+	entry->vm = vm;
+	if (slot && slot->own && !vm)
+		iba_slot_leave(slot);
+	if (!slot || slot->own)
 		return;
-	entry->slot = slot_own(slot);
+	entry->slot = slot_own(slot, vm);
 	if (!entry->slot) { /* the framing is lost with it */
 		tx_fail(lane, "no memory");
 	} else if (readable) {
@@ -409,7 +416,7 @@ static void forget_entries(struct iba_lane *lane, struct iba_vm *vm)
 		if (entry->vm != vm)
 			continue;
 		if (i == 0 && lane->tx.offset) {
-			entry_disown(lane, entry, !vm->memory_lost);
+			entry_disown(lane, entry, !vm->memory_lost, NULL);
 			continue;
 		}
 		entry->vm = NULL;
@@ -442,11 +449,11 @@ static bool tx_unreadable(struct iba_lane *lane)
 	tx_advance(lane, 0); /* cancelled ones in front of it */
 	entry = tx_at(&lane->tx, 0);
 	vm = entry->vm;
-	if (!vm || !entry->slot)
+	if (!vm || !entry->slot || entry->slot->own)
 		return false;
 	vm->memory_lost = true;
 	iba_vm_fault(vm, "its memory is not there");
-	entry_disown(lane, entry, false);
+	entry_disown(lane, entry, false, NULL);
 	forget_entries(lane, vm);
 	return !lane->tx.failed;
 }
@@ -553,6 +560,22 @@ static void tcp_forget_vm(struct iba_vm *vm)
 	}
 }
 
+static void tcp_pause_vm(struct iba_vm *vm)
+{
+	struct iba_lane *lane;
+
+	TAILQ_FOREACH(lane, &vm->tenant->lanes, link) {
+		if (lane->rx.vm == vm)
+			iba_lane_rx_hold(lane);
+		for (uint32_t i = 0; i < lane->tx.count; i++) {
+			struct iba_tx_entry *entry = tx_at(&lane->tx, i);
+
+			if (entry->vm == vm)
+				entry_disown(lane, entry, !vm->memory_lost, vm);
+		}
+	}
+}
+
 const struct iba_fabric iba_fabric_tcp = {
 	.name = "tcp",
 	.id = VTOE_FABRIC_TCP,
@@ -566,4 +589,5 @@ const struct iba_fabric iba_fabric_tcp = {
 	.send_fin = tcp_send_fin,
 	.send_rst = tcp_send_rst,
 	.forget_vm = tcp_forget_vm,
+	.pause_vm = tcp_pause_vm,
 };

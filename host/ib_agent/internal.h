@@ -38,6 +38,13 @@ enum iba_ctl_type {
 	IBA_CTL_STATS,
 };
 
+/* What kind of lane; "local" is the side that asks. */
+struct iba_lane_want {
+	uint16_t fabric;
+	uint8_t local_mac[VNET_MAC_LEN]; /* of the VMs it joins: fabric verbs */
+	uint8_t remote_mac[VNET_MAC_LEN];
+};
+
 struct iba_ctl {
 	uint32_t type; /* enum iba_ctl_type */
 	uint32_t seq;  /* of the request; an answer repeats it */
@@ -45,12 +52,12 @@ struct iba_ctl {
 		struct vnet_attach_hello attach;
 		struct {
 			struct vtoe_addr agent;
-			uint16_t fabric;
+			struct iba_lane_want want;
 		} lane_ask;
 		struct vnet_peer_lane_answer answer; /* LANE_ANSWER, TOKEN_ANSWER */
 		struct {
 			struct sockaddr_storage source; /* the peer's main process */
-			uint16_t fabric;
+			struct iba_lane_want want;
 		} token_ask;
 		struct {
 			uint32_t attaches;
@@ -61,5 +68,11 @@ struct iba_ctl {
 /* Data-plane process: does not return to its caller's loop; an exit status. */
 struct iba_config;
 int iba_tenant_main(const struct iba_config *cfg, uint32_t tenant, int ctl_fd);
+
+/*
+ * In main, before its sandbox: what libibverbs loads, and the limit on locked
+ * memory; both pass on to the tenants' processes.
+ */
+void iba_verbs_prepare(const struct iba_config *cfg);
 
 #endif /* IBA_INTERNAL_H */

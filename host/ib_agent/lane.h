@@ -123,5 +123,7 @@ void iba_tcp_reject(struct iba_lane *lane, uint32_t cid, enum vtoe_reason reason
 void iba_lane_receive(struct iba_lane *lane);
 /* Gives up the receive buffer of a message that has come in part. */
 void iba_lane_rx_abandon(struct iba_lane *lane);
+/* The rest of such a message is received into memory of our own. */
+void iba_lane_rx_hold(struct iba_lane *lane);
 
 #endif /* IBA_LANE_H */

@@ -130,6 +130,7 @@ static struct iba_lane *lane_find(struct iba_tenant *t,
 static struct iba_lane *lane_ask(struct iba_tenant *t,
 				 const struct vtoe_addr *agent)
 {
+	const struct iba_lane_want want = { .fabric = VTOE_FABRIC_TCP };
 	struct iba_lane *lane = iba_lane_create(t, IBA_LANE_ASKED);
 
 	if (!lane)
@@ -138,7 +139,7 @@ static struct iba_lane *lane_ask(struct iba_tenant *t,
 	lane->agent = *agent;
 	sockaddr_from_vtoe(agent, &lane->peer);
 	sockaddr_format(&lane->peer, lane->name);
-	if (iba_tenant_ask_lane(t, agent, VTOE_FABRIC_TCP, &lane->ask_seq) < 0)
+	if (iba_tenant_ask_lane(t, agent, &want, &lane->ask_seq) < 0)
 		iba_lane_end(lane, VTOE_REASON_NO_LANE, "main does not listen");
 	return lane;
 }
@@ -447,14 +448,14 @@ static void lane_greeted(struct iba_lane *lane)
 
 /* The peer's main asks ours, which asks us: may its tenant connect? */
 void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
-		    uint16_t fabric, struct vnet_peer_lane_answer *answer)
+		    struct vnet_peer_lane_answer *answer)
 {
 	struct iba_token *token = &t->token[0];
 
 	memset(answer, 0, sizeof(*answer));
 	if (!t->vm_count)
 		answer->status = htole32(VTOE_REASON_PEER_NO_VTOE);
-	else if (fabric != VTOE_FABRIC_TCP || t->data_in.fd < 0)
+	else if (t->data_in.fd < 0)
 		answer->status = htole32(VTOE_REASON_NO_LANE);
 	if (answer->status)
 		return;

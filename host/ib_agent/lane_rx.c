@@ -10,7 +10,7 @@
  * this is little.
  *
  * References: rx owns the receive chain from iba_deliver_begin() to its end, and
- * gives it up when the VM goes (iba_lane_rx_abandon).
+ * gives it up when the VM goes (iba_lane_rx_abandon) or rests (iba_lane_rx_hold).
  *
  * Threat model: the peer is an authenticated agent, and not trusted. A header is
  * copied out of the staging buffer and checked: type, reserved fields, the one
@@ -380,4 +380,20 @@ void iba_lane_rx_abandon(struct iba_lane *lane)
 	if (rx->vm)
 		iba_vm_keep(rx->vm, rx->class, rx->chain.head);
 	rx->vm = NULL;
+}
+
+void iba_lane_rx_hold(struct iba_lane *lane)
+{
+	struct iba_lane_rx *rx = &lane->rx;
+
+	if (iba_hold_has(rx->chain.head))
+		return;
+	if (iba_hold_move(rx->vm, rx->class, rx->len, rx->len - rx->left,
+			  &rx->chain) == 0) {
+		rx->iov_at = 0;
+		return;
+	}
+	/* its stream would have a hole */
+	iba_vm_fault(rx->vm, "a message for it cannot be held");
+	iba_lane_rx_abandon(lane);
 }

@@ -33,6 +33,17 @@ static const char *const syscalls[] = {
 	NULL,
 };
 
+/*
+ * The same with fabric verbs: what a tenant's process opens when it starts, before
+ * its own filter, which has only the ioctl() of these.
+ */
+static const char *const verbs_syscalls[] = {
+	"openat", "open", "access", "faccessat", "faccessat2", "getdents64",
+	"readlink", "readlinkat", "statx", "stat", "lstat", "uname", "ioctl",
+	"getrlimit", "prlimit64", "sched_getaffinity", "pread64", "sysinfo",
+	NULL,
+};
+
 static void usage(FILE *out)
 {
 	fputs("usage: vnet-ibagent --config FILE [--check] [--verbose] [--no-sandbox]\n",
@@ -109,15 +120,31 @@ failed:
 	return err;
 }
 
+static int restrict_main(const struct iba_config *cfg)
+{
+	const size_t a = sizeof(syscalls) / sizeof(syscalls[0]) - 1;
+	const size_t b = sizeof(verbs_syscalls) / sizeof(verbs_syscalls[0]);
+	const char *all[sizeof(syscalls) / sizeof(syscalls[0]) +
+			sizeof(verbs_syscalls) / sizeof(verbs_syscalls[0])];
+
+	if (!iba_config_allows(cfg, VTOE_FABRIC_VERBS))
+		return sandbox_restrict(syscalls);
+	memcpy(all, syscalls, a * sizeof(*all));
+	memcpy(&all[a], verbs_syscalls, b * sizeof(*all));
+	return sandbox_restrict(all);
+}
+
 static int enter_sandbox(const struct iba_config *cfg)
 {
 	const char *user = cfg->user[0] ? cfg->user : "nobody";
 	int err = give_socket(cfg, user);
 
+	iba_verbs_prepare(cfg);
+
 	if (!err && cfg->sandbox)
 		err = sandbox_drop_privileges(user);
 	if (!err && cfg->sandbox)
-		err = sandbox_restrict(syscalls);
+		err = restrict_main(cfg);
 	return err;
 }
 

@@ -25,6 +25,7 @@
  * answered with RST, so that the peer does not wait for ever.
  */
 #include "agent.h"
+#include "conf.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -40,15 +41,51 @@ static void fail_open(struct iba_conn *conn, enum vtoe_reason reason)
 	iba_conn_fail(conn, reason, false);
 }
 
+/* What there is to try to the agent; NULL: the VM is here, or nobody knows. */
+static const uint16_t *fabric_order(const struct iba_conn *conn,
+				    const struct vtoe_addr *agent,
+				    unsigned int *count)
+{
+	struct sockaddr_storage addr;
+
+	return iba_config_order(conn->tenant->cfg,
+				agent && !sockaddr_from_vtoe(agent, &addr) ?
+					&addr : NULL, count);
+}
+
+/*
+ * A fabric that does not come up gives way. That a VM is elsewhere is no fault of
+ * `local`; another one is told of, or an operator wonders where his link is.
+ */
+static void next_fabric(struct iba_conn *conn, const struct vtoe_addr *agent,
+			enum vtoe_reason reason)
+{
+	const struct iba_fabric *fabric = conn->fabric;
+	unsigned int count;
+
+	fabric_order(conn, agent, &count);
+	if (conn->fabric_next + 1u < count && fabric->id != VTOE_FABRIC_LOCAL) {
+		conn->vm->stats.gave_way++;
+		if (log_ratelimited_ok(&conn->tenant->lane_log, 10, 10))
+			log_info("vm %s: conn %#x: not by %s: %s", conn->vm->name,
+				 conn->cid, fabric->name, vtoe_reason_name(reason));
+	}
+	log_debug("conn %#x: not by %s: %s", conn->cid, fabric->name,
+		  vtoe_reason_name(reason));
+	conn->fabric = NULL;
+	conn->fabric_next++;
+}
+
 /* Tries the fabrics from conn->fabric_next on. agent NULL: the VM is here. */
 static void try_fabrics(struct iba_conn *conn, const struct vtoe_addr *agent,
 			enum vtoe_reason reason)
 {
-	const struct iba_config *cfg = conn->tenant->cfg;
+	unsigned int count;
+	const uint16_t *order = fabric_order(conn, agent, &count);
 
-	while (conn->fabric_next < cfg->fabric_count) {
+	while (conn->fabric_next < count) {
 		const struct iba_fabric *fabric =
-			iba_fabric_by_id(cfg->fabric[conn->fabric_next]);
+			iba_fabric_by_id(order[conn->fabric_next]);
 		int ret;
 
 		conn->fabric = fabric;
@@ -57,10 +94,7 @@ static void try_fabrics(struct iba_conn *conn, const struct vtoe_addr *agent,
 			iba_open_path_up(conn);
 		if (ret == 0 || ret == -EINPROGRESS)
 			return;
-		log_debug("conn %#x: not by %s: %s", conn->cid, fabric->name,
-			  vtoe_reason_name(reason));
-		conn->fabric = NULL;
-		conn->fabric_next++;
+		next_fabric(conn, agent, reason);
 	}
 	fail_open(conn, reason);
 }
@@ -118,9 +152,11 @@ void iba_open_path_failed(struct iba_conn *conn, enum vtoe_reason reason)
 {
 	struct vtoe_addr agent;
 
-	conn->fabric = NULL;
-	conn->fabric_next++;
-	if (iba_route_known(conn->vm, conn->remote_mac, &agent))
+	bool known = iba_route_known(conn->vm, conn->remote_mac, &agent);
+
+	next_fabric(conn, known ? &agent : NULL, reason);
+	iba_conn_deadline(conn, IBA_OPEN_TIMEOUT_US);
+	if (known)
 		try_fabrics(conn, &agent, reason);
 	else
 		fail_open(conn, reason);

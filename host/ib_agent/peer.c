@@ -452,7 +452,8 @@ int iba_peers_start(struct iba_control *c, const uint8_t key[IBA_KEY_LEN])
 	int fd, one = 1;
 
 	TAILQ_INIT(&c->peers);
-	if (!iba_config_allows(c->cfg, VTOE_FABRIC_TCP))
+	if (!iba_config_allows(c->cfg, VTOE_FABRIC_TCP) &&
+	    !iba_config_allows(c->cfg, VTOE_FABRIC_VERBS))
 		return 0; /* nothing to talk about */
 	c->tls = iba_tls_ctx_create(key);
 	if (!c->tls) {

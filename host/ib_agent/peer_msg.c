@@ -42,9 +42,11 @@ static void send_question(struct iba_peer *peer, struct iba_question *q)
 {
 	struct vnet_peer_lane_ask ask = {
 		.tenant = htole32(q->ask.tenant),
-		.fabric = htole16(q->ask.fabric),
+		.fabric = htole16(q->ask.want.fabric),
 	};
 
+	memcpy(ask.local_mac, q->ask.want.local_mac, VNET_MAC_LEN);
+	memcpy(ask.remote_mac, q->ask.want.remote_mac, VNET_MAC_LEN);
 	q->sent = true;
 	q->seq = ++peer->seq;
 	iba_peer_send(peer, VNET_PEER_LANE_ASK, q->seq, &ask, sizeof(ask));
@@ -119,7 +121,7 @@ static void do_lane_ask(struct iba_peer *peer, uint32_t seq, const void *body)
 	struct vnet_peer_lane_answer answer = { 0 };
 	static const uint8_t zero[sizeof(((struct vnet_peer_lane_ask *)0)->reserved1)];
 	struct vnet_peer_lane_ask ask;
-	uint16_t fabric;
+	struct iba_lane_want want = { 0 };
 	enum vtoe_reason reason;
 
 	memcpy(&ask, body, sizeof(ask));
@@ -127,15 +129,17 @@ static void do_lane_ask(struct iba_peer *peer, uint32_t seq, const void *body)
 		iba_peer_end(peer, VTOE_REASON_PROTOCOL, "bad LANE_ASK");
 		return;
 	}
-	fabric = le16toh(ask.fabric);
+	want.fabric = le16toh(ask.fabric);
+	memcpy(want.local_mac, ask.local_mac, VNET_MAC_LEN);
+	memcpy(want.remote_mac, ask.remote_mac, VNET_MAC_LEN);
 	if (peer->asked >= QUESTIONS_MAX)
 		reason = VTOE_REASON_LIMIT;
-	else if (fabric == VTOE_FABRIC_LOCAL ||
-		 !iba_config_allows(peer->c->cfg, fabric))
+	else if (want.fabric == VTOE_FABRIC_LOCAL ||
+		 !iba_config_allows(peer->c->cfg, want.fabric))
 		reason = VTOE_REASON_NO_LANE;
 	else
 		reason = iba_control_token_ask(peer->c, le32toh(ask.tenant),
-					       fabric, &peer->addr, peer->id,
+					       &want, &peer->addr, peer->id,
 					       seq);
 	if (!reason) {
 		peer->asked++;

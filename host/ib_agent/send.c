@@ -69,11 +69,28 @@ static void free_iov(struct iba_slot *slot)
 	slot->iov = NULL;
 }
 
+static void count_out(struct iba_vm *vm, uint32_t len)
+{
+	vm->tx_queued -= len;
+	if (vm->tx_throttled && vm->tx_queued <= QUEUED_MAX / 2) {
+		vm->tx_throttled = false;
+		iba_tenant_ready(vm);
+	}
+}
+
+void iba_slot_leave(struct iba_slot *slot)
+{
+	if (slot->vm)
+		count_out(slot->vm, slot->len);
+	slot->vm = NULL;
+}
+
 void iba_slot_done(struct iba_slot *slot)
 {
 	struct iba_vm *vm = slot->vm;
 
-	if (!vm) { /* our own copy of the rest of a message */
+	if (slot->own) {
+		iba_slot_leave(slot);
 		free(slot->iov[0].iov_base);
 		free_iov(slot);
 		free(slot);
@@ -81,11 +98,7 @@ void iba_slot_done(struct iba_slot *slot)
 	}
 	free_iov(slot);
 	slot->busy = false;
-	vm->tx_queued -= slot->len;
-	if (vm->tx_throttled && vm->tx_queued <= QUEUED_MAX / 2) {
-		vm->tx_throttled = false;
-		iba_tenant_ready(vm);
-	}
+	count_out(vm, slot->len);
 	virtq_push(&vm->queue[IBA_Q_SWQ].vq, slot->head, 0);
 	iba_tenant_dirty(vm);
 }

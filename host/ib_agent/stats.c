@@ -74,6 +74,7 @@ static void print_vm(FILE *out, const struct iba_vm *vm)
 	FIELD(out, s, accepted);
 	FIELD(out, s, failed);
 	FIELD(out, s, closed);
+	FIELD(out, s, gave_way);
 	FIELD(out, s, tx_msgs);
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_credits);
@@ -81,6 +82,7 @@ static void print_vm(FILE *out, const struct iba_vm *vm)
 	FIELD(out, vm, tx_queued);
 	FIELD(out, s, rx_msgs);
 	FIELD(out, s, rx_bytes);
+	FIELD(out, s, rx_held);
 	print_queue(out, "cr", &vm->queue[IBA_Q_CR].vq);
 	print_queue(out, "eq", &vm->queue[IBA_Q_EQ].vq);
 	print_queue(out, "swq", &vm->queue[IBA_Q_SWQ].vq);
@@ -96,7 +98,7 @@ static void print_lane(FILE *out, const struct iba_lane *lane)
 
 	fputs("{\"peer\":", out);
 	print_string(out, lane->name);
-	fprintf(out, ",\"state\":\"%s\",", iba_lane_state_name(lane->state));
+	fprintf(out, ",\"fabric\":\"tcp\",\"state\":\"%s\",", iba_lane_state_name(lane->state));
 	FIELD(out, s, tx_msgs);
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_calls);
@@ -152,6 +154,7 @@ void iba_stats_print(const struct iba_tenant *t)
 		print_lane(out, lane);
 		comma = ",";
 	}
+	iba_verbs_print(t, out, comma);
 	fputs("],", out);
 	print_drops(out, t->drops);
 	fputs("}\n", out);

@@ -150,15 +150,19 @@ static bool rest_ready(struct iba_tenant *t)
 
 static bool run_pass(struct iba_tenant *t)
 {
-	bool work = run_ready(t);
+	bool work = iba_verbs_run(t);
 
+	work |= run_ready(t);
 	/* a lane or VM that ends here makes work for others */
 	do {
 		iba_tcp_flush(t);
+		iba_verbs_flush(t);
 		publish_dirty(t);
-	} while (!TAILQ_EMPTY(&t->dirty) || !TAILQ_EMPTY(&t->dirty_lanes));
+	} while (!TAILQ_EMPTY(&t->dirty) || !TAILQ_EMPTY(&t->dirty_lanes) ||
+		 iba_verbs_dirty(t));
 	iba_conn_bury(t);
 	iba_lane_bury(t);
+	iba_verbs_bury(t);
 	return work;
 }
 
@@ -179,7 +183,7 @@ static bool tenant_poll(void *ctx)
 			continue;
 		if (spin_us && loop_now_us() - t->last_work_us < spin_us)
 			return true;
-		if (!rest_ready(t))
+		if (!rest_ready(t) && !iba_verbs_rest(t))
 			return false;
 	}
 	return true;
@@ -219,6 +223,7 @@ static void tick(void *ctx)
 	t->ticking = false;
 	more = iba_open_tick(t, now);
 	more |= iba_lane_tick(t, now);
+	more |= iba_verbs_tick(t, now);
 	if (!t->vm_count && t->empty_since_us) {
 		if (now - t->empty_since_us >= IDLE_LIFE_US) {
 			say_idle(t);
@@ -263,13 +268,13 @@ void iba_tenant_watchdog(bool on)
 /* ---- main ---- */
 
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
-			uint16_t fabric, uint32_t *seq)
+			const struct iba_lane_want *want, uint32_t *seq)
 {
 	struct iba_ctl msg = { .type = IBA_CTL_LANE_ASK };
 
 	msg.seq = *seq = ++t->ctl_seq;
 	msg.u.lane_ask.agent = *agent;
-	msg.u.lane_ask.fabric = fabric;
+	msg.u.lane_ask.want = *want;
 	return unix_send_fds(t->ctl_fd, &msg, sizeof(msg), NULL, 0);
 }
 
@@ -277,8 +282,11 @@ static void give_token(struct iba_tenant *t, const struct iba_ctl *ask)
 {
 	struct iba_ctl msg = { .type = IBA_CTL_TOKEN_ANSWER, .seq = ask->seq };
 
-	iba_lane_token(t, &ask->u.token_ask.source, ask->u.token_ask.fabric,
-		       &msg.u.answer);
+	if (ask->u.token_ask.want.fabric == VTOE_FABRIC_VERBS)
+		iba_verbs_token(t, &ask->u.token_ask.source,
+				&ask->u.token_ask.want, &msg.u.answer);
+	else
+		iba_lane_token(t, &ask->u.token_ask.source, &msg.u.answer);
 	send_ctl(t, &msg);
 	explicit_bzero(&msg, sizeof(msg));
 }
@@ -296,6 +304,7 @@ static void from_main(struct iba_tenant *t, const struct iba_ctl *msg, int fd)
 	switch (msg->type) {
 	case IBA_CTL_LANE_ANSWER:
 		iba_lane_answer(t, msg->seq, &msg->u.answer);
+		iba_verbs_answer(t, msg->seq, &msg->u.answer);
 		break;
 	case IBA_CTL_TOKEN_ASK:
 		give_token(t, msg);
@@ -345,6 +354,7 @@ static const char *const syscalls[] = {
 	"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",
 	"fcntl", "fstat", "newfstatat", "mmap", "munmap", "mremap", "madvise",
 	"getrandom", "poll", "ppoll", "signalfd4", "setitimer",
+	SANDBOX_IOCTL_VERBS,
 	NULL,
 };
 
@@ -371,6 +381,11 @@ static int tenant_start(struct iba_tenant *t)
 		if (err)
 			return err;
 	}
+	if (iba_config_allows(t->cfg, VTOE_FABRIC_VERBS)) {
+		err = iba_verbs_start(t);
+		if (err)
+			return err;
+	}
 	return t->cfg->sandbox ? sandbox_restrict(syscalls) : 0;
 }
 
@@ -382,6 +397,7 @@ static void tenant_end(struct iba_tenant *t)
 		vm->fault = true;
 	end_faulty(t);
 	iba_lane_destroy_all(t);
+	iba_verbs_stop(t);
 	iba_conn_bury(t);
 	iba_lane_bury(t);
 	iba_conn_tables_free(t);
@@ -399,6 +415,8 @@ const struct iba_fabric *iba_fabric_by_id(uint16_t id)
 		return &iba_fabric_local;
 	case VTOE_FABRIC_TCP:
 		return &iba_fabric_tcp;
+	case VTOE_FABRIC_VERBS:
+		return &iba_fabric_verbs;
 	default:
 		return NULL;
 	}

@@ -6,12 +6,12 @@
  * connection on; everything else of vnet_attach.h is served here. Memory comes
  * as file descriptors, is mapped, and a ring is started inside it with its
  * kick and call eventfds and its in-flight record. A queue that stops while the
- * driver is there ends its connections: their data may be half-way into or out
- * of the rings. End of file ends the attachment.
+ * driver is there will go on later, where its record says: the VM rests
+ * (hold.c), its connections do not notice. End of file ends the attachment.
  *
  * References: the VM owns its fds, mappings, slots and connections. Fabrics
- * hold slots and receive buffers; forget_vm() takes them back before a mapping
- * goes.
+ * hold slots and receive buffers; pause_vm() or forget_vm() takes them back
+ * before a mapping goes.
  *
  * Threat model: the shim may have been taken over by its guest, so a message is
  * checked by attach_recv(), and then here: no two queues of a kind, nothing
@@ -117,6 +117,10 @@ void iba_vm_keep(struct iba_vm *vm, unsigned int class, uint16_t head)
 {
 	struct iba_queue *q = &vm->queue[IBA_Q_RWQ + class];
 
+	if (iba_hold_has(head)) {
+		iba_hold_give_up(vm, head);
+		return;
+	}
 	if (!q->kept)
 		q->kept = calloc(q->vq.num, sizeof(*q->kept));
 	/* more than the ring has: the guest gave one of them twice */
@@ -133,11 +137,10 @@ static void queue_stop(struct iba_queue *q)
 	loop_remove_fd(q->kick);
 	q->kick = NULL;
 	if (q->vq.running) {
-		return_kept(q);
+		if (q->vm->gone)
+			return_kept(q);
 		notify(q);
 	}
-	free(q->kept); /* the next ring may be longer */
-	q->kept = NULL;
 	q->vm->cmd_waits = false;
 	virtq_stop(&q->vq);
 	if (q->inflight)
@@ -200,6 +203,11 @@ static int queue_start(struct iba_vm *vm, struct iba_queue *q,
 	bool watched = q < &vm->queue[IBA_Q_RWQ];
 	int ret;
 
+	if (!record->version || le16toh(start->num) != q->vq.num) {
+		free(q->kept); /* not the ring that they are of */
+		q->kept = NULL;
+		q->kept_count = 0;
+	}
 	ret = virtq_start(&q->vq, &vm->mem, le16toh(start->num),
 			  le64toh(start->desc), le64toh(start->avail),
 			  le64toh(start->used),
@@ -229,6 +237,22 @@ static int queue_start(struct iba_vm *vm, struct iba_queue *q,
 	return 0;
 }
 
+static bool data_queues_run(const struct iba_vm *vm)
+{
+	for (int i = IBA_Q_SWQ; i < IBA_Q_COUNT; i++)
+		if (!vm->queue[i].vq.running)
+			return false;
+	return true;
+}
+
+static void go_on(struct iba_vm *vm)
+{
+	vm->paused = false;
+	iba_hold_release(vm);
+	iba_tenant_ready(vm);
+	iba_tenant_dirty(vm);
+}
+
 static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 {
 	const struct vnet_attach_queue_start *start = &msg->u.queue_start;
@@ -253,26 +277,64 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 	}
 	log_debug("vm %s: queue %u started, kind %u, %u entries", vm->name,
 		  q->number, start->kind, q->vq.num);
+	if (vm->paused && data_queues_run(vm))
+		go_on(vm);
 	return send_done(vm, msg, VTOE_REASON_NONE);
 }
+
+static const struct iba_fabric *const fabrics[] = {
+	&iba_fabric_tcp, &iba_fabric_local, &iba_fabric_verbs,
+};
+#define FABRICS (sizeof(fabrics) / sizeof(fabrics[0]))
 
 /* After this no fabric refers to the VM's rings. Its connections have ended. */
 static void leave_rings(struct iba_vm *vm)
 {
-	iba_fabric_tcp.forget_vm(vm);
-	iba_fabric_local.forget_vm(vm);
+	for (unsigned int i = 0; i < FABRICS; i++)
+		fabrics[i]->forget_vm(vm);
+}
+
+/* The open ones of a fabric fail, the guest will be told; listeners stay. */
+static void fail_conns(struct iba_vm *vm, const struct iba_fabric *fabric)
+{
+	struct iba_conn_set done = LIST_HEAD_INITIALIZER(done);
+	struct iba_conn *conn;
+
+	/* one that fails may vanish, and so may its mate in the same VM */
+	while ((conn = LIST_FIRST(&vm->conns))) {
+		LIST_REMOVE(conn, vm_link);
+		LIST_INSERT_HEAD(&done, conn, vm_link);
+		if (conn->fabric == fabric)
+			iba_conn_fail(conn, VTOE_REASON_REMOVED, true);
+	}
+	while ((conn = LIST_FIRST(&done))) {
+		LIST_REMOVE(conn, vm_link);
+		LIST_INSERT_HEAD(&vm->conns, conn, vm_link);
+	}
+}
+
+/* After this no fabric refers to the VM's memory, but its connections live. */
+static void pause_rings(struct iba_vm *vm)
+{
+	vm->paused = true;
+	for (unsigned int i = 0; i < FABRICS; i++) {
+		if (fabrics[i]->pause_vm) {
+			fabrics[i]->pause_vm(vm);
+			continue;
+		}
+		fail_conns(vm, fabrics[i]);
+		fabrics[i]->forget_vm(vm);
+	}
 }
 
 /*
- * A driver that was reset says HELLO again; one whose machine was only paused
- * does not, and finds its connections failed when the queues run again.
+ * A driver that was reset says HELLO again, or its shim attaches anew; one whose
+ * machine was only paused does not, and finds everything as it was.
  */
 static void stop_queue(struct iba_vm *vm, struct iba_queue *q)
 {
-	if (q == &vm->queue[IBA_Q_SWQ] || q >= &vm->queue[IBA_Q_RWQ]) {
-		iba_vm_fail_conns(vm, VTOE_REASON_REMOVED);
-		leave_rings(vm);
-	}
+	if (q == &vm->queue[IBA_Q_SWQ] || q >= &vm->queue[IBA_Q_RWQ])
+		pause_rings(vm);
 	queue_stop(q);
 	if (q == &vm->queue[IBA_Q_SWQ])
 		iba_send_slots_destroy(vm);
@@ -419,6 +481,7 @@ static struct iba_vm *vm_create(struct iba_tenant *t, int fd,
 		virtq_init(&vm->queue[i].vq);
 	}
 	TAILQ_INIT(&vm->events);
+	TAILQ_INIT(&vm->held);
 	for (int i = 0; i < IBA_LISTEN_HASH; i++)
 		TAILQ_INIT(&vm->listen[i]);
 	if (iba_routes_init(vm) == 0)
@@ -480,6 +543,7 @@ void iba_vm_destroy(struct iba_vm *vm)
 	vm->hello = false;
 	iba_vm_reset_conns(vm, VTOE_REASON_PEER_GONE);
 	leave_rings(vm);
+	iba_hold_free(vm);
 	TAILQ_FOREACH(conn, &t->orphans, time_link)
 		if (conn->vm == vm)
 			conn->vm = NULL;
@@ -488,6 +552,8 @@ void iba_vm_destroy(struct iba_vm *vm)
 			vm_blocks(vm);
 	for (int i = 0; i < IBA_Q_COUNT; i++)
 		queue_stop(&vm->queue[i]);
+	for (int i = 0; i < IBA_Q_COUNT; i++)
+		free(vm->queue[i].kept);
 	iba_send_slots_destroy(vm);
 	guest_mem_clear(&vm->mem);
 	iba_routes_free(vm);
@@ -513,23 +579,6 @@ void iba_vm_reset_conns(struct iba_vm *vm, enum vtoe_reason reason)
 		iba_conn_close(conn, reason, true);
 }
 
-void iba_vm_fail_conns(struct iba_vm *vm, enum vtoe_reason reason)
-{
-	struct iba_conn_set done = LIST_HEAD_INITIALIZER(done);
-	struct iba_conn *conn;
-
-	/* one that fails may vanish, and so may its mate in the same VM */
-	while ((conn = LIST_FIRST(&vm->conns))) {
-		LIST_REMOVE(conn, vm_link);
-		LIST_INSERT_HEAD(&done, conn, vm_link);
-		iba_conn_fail(conn, reason, true);
-	}
-	while ((conn = LIST_FIRST(&done))) {
-		LIST_REMOVE(conn, vm_link);
-		LIST_INSERT_HEAD(&vm->conns, conn, vm_link);
-	}
-}
-
 /* ---- what the guest sees ---- */
 
 static void return_all(struct iba_vm *vm, struct iba_queue *q)
@@ -551,8 +600,7 @@ static void return_all(struct iba_vm *vm, struct iba_queue *q)
 
 void iba_vm_return_buffers(struct iba_vm *vm)
 {
-	iba_fabric_tcp.forget_vm(vm);
-	iba_fabric_local.forget_vm(vm);
+	leave_rings(vm);
 	for (int i = IBA_Q_EQ; i < IBA_Q_COUNT; i++)
 		return_all(vm, &vm->queue[i]);
 }

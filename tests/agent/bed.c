@@ -4,12 +4,33 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+const char *bed_fabric(void)
+{
+	const char *fabric = getenv("AGENT_FABRIC");
+
+	return fabric ? fabric : "tcp";
+}
+
+unsigned int bed_fabric_id(void)
+{
+	return strstr(bed_fabric(), "verbs") ? VTOE_FABRIC_VERBS :
+						VTOE_FABRIC_TCP;
+}
 
 bool bed_make(struct bed *bed, unsigned int agents,
 	      const struct guest_options *opt, const char *extra)
 {
-	const char *fabric = agents == 2 ? "fabric tcp\n" : "fabric local\n";
+	return bed_make_program(bed, agents, opt, extra, NULL);
+}
+
+bool bed_make_program(struct bed *bed, unsigned int agents,
+		      const struct guest_options *opt, const char *extra,
+		      const char *program)
+{
+	const char *fabric = agents == 2 ? bed_fabric() : "local";
 	struct vtoe_addr any = { .family = 4, .port = htons(BED_PORT) };
 	char text[256];
 	int ra, rb;
@@ -19,9 +40,9 @@ bool bed_make(struct bed *bed, unsigned int agents,
 	bed->agents = agents;
 	bed->next_port = 40000;
 	bed->next_sid = 10;
-	snprintf(text, sizeof(text), "%s%s", fabric, extra);
+	snprintf(text, sizeof(text), "fabric %s\n%s", fabric, extra);
 	for (unsigned int i = 0; i < agents; i++)
-		if (agent_start(&bed->agent[i], i + 1, TEST_KEY, text, NULL))
+		if (agent_start(&bed->agent[i], i + 1, TEST_KEY, text, program))
 			return false;
 	ra = guest_start(&bed->a, bed->agent[0].socket, "a", BED_TENANT, 1, opt);
 	rb = guest_start(&bed->b, bed->agent[agents - 1].socket, "b",
@@ -46,6 +67,9 @@ int bed_open(struct bed *bed, struct stream *a, struct stream *b)
 {
 	stream_init(a, &bed->a, bed->next_sid++, b);
 	stream_init(b, &bed->b, bed->next_sid++, a);
+	if (bed->msg_window[0])
+		for (int c = 0; c < VNET_RWQ_CLASSES; c++)
+			a->msg_window[c] = b->msg_window[c] = bed->msg_window[c];
 	return stream_open(a, b, BED_LISTENER, BED_PORT, bed->next_port++);
 }
 

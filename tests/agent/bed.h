@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Two guests of tenant 7, on one host (fabric local) or on two (fabric tcp),
+ * Two guests of tenant 7, on one host (fabric local) or on two (bed_fabric()),
  * that both listen on BED_PORT.
  */
 #ifndef AGENT_BED_H
@@ -18,12 +18,21 @@ struct bed {
 	unsigned int agents;
 	struct guest a, b; /* MACs 02:00:00:00:00:01 and :02 */
 	uint16_t next_port;
+	uint32_t msg_window[VNET_RWQ_CLASSES]; /* of new streams; 0: as stream_init() */
 	uint32_t next_sid;
 };
+
+/* Between two agents: tcp, or what AGENT_FABRIC says. */
+const char *bed_fabric(void);
+unsigned int bed_fabric_id(void);
 
 /* Also forgets all streams. */
 bool bed_make(struct bed *bed, unsigned int agents,
 	      const struct guest_options *opt, const char *extra);
+/* The same with agents of a program, in place of the code linked in. */
+bool bed_make_program(struct bed *bed, unsigned int agents,
+		      const struct guest_options *opt, const char *extra,
+		      const char *program);
 /* Ends agent i, first of all the guests; its exit status. */
 int bed_end(struct bed *bed, unsigned int i);
 /* a of guest a connects to b of guest b; as stream_open(). */

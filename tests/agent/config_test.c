@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The agent's configuration: each bad line is refused with file, line and reason. */
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "config.h"
+#include "vnet_vtoe.h"
 #include "log.h"
 #include "tap.h"
 
@@ -99,10 +101,39 @@ static void test_vm_errors(void)
 		 "vm g2 has the MAC address of vm g1");
 }
 
+static void test_order(void)
+{
+	struct sockaddr_storage addr;
+	const uint16_t *order;
+	unsigned int count;
+
+	ok(!load(GOOD "fabric local verbs tcp\nrdma 192.0.2.9 192.0.2.10\n"
+		      "peer 192.0.2.2 fabric tcp\npeer 192.0.2.3:99 fabric tcp verbs\n"),
+	   "orders of fabrics for two peers");
+	is_int(cfg.rdma_count, 2, "two RDMA ports");
+	order = iba_config_order(&cfg, NULL, &count);
+	ok(count == 3 && order[1] == VTOE_FABRIC_VERBS, "the general one");
+	addr = cfg.peer[1].addr;
+	order = iba_config_order(&cfg, &addr, &count);
+	ok(count == 2 && order[0] == VTOE_FABRIC_TCP &&
+	   order[1] == VTOE_FABRIC_VERBS, "one of a peer");
+	((struct sockaddr_in *)&addr)->sin_port = 0;
+	order = iba_config_order(&cfg, &addr, &count);
+	is_int(count, 3, "not of another port's");
+}
+
 static void test_others(void)
 {
 	bad_line("host h2", "host is given twice");
-	bad_line("fabric verbs", "unknown fabric \"verbs\"");
+	bad_line("fabric ib", "unknown fabric \"ib\"");
+	bad_line("rdma 192.0.2.1:7000", "expected addresses without ports");
+	bad_line("rdma 192.0.2.1 192.0.2.1", "192.0.2.1 is named twice");
+	bad_line("peer 192.0.2.2 over tcp", "expected peer ADDR");
+	bad_line("peer 192.0.2.2 fabric tcp tcp", "fabric tcp is named twice");
+	ok(load(GOOD "peer 192.0.2.2 fabric verbs tcp\n") &&
+	   strstr(captured(), "peer 192.0.2.2:7470: \"fabric\" does not allow verbs"),
+	   "a peer's fabrics are among those that are allowed");
+	test_order();
 	bad_line("fabric tcp tcp", "fabric tcp is named twice");
 	bad_line("poll sometimes", "expected event or adaptive");
 	bad_line("poll event 5", "poll event takes no time");

@@ -21,6 +21,13 @@
 #define FIRST_QUEUE 5
 #define HDR sizeof(struct vtoe_msg_hdr)
 
+int guest_wait_ms(void)
+{
+	const char *ms = getenv("AGENT_WAIT_MS");
+
+	return ms ? atoi(ms) : 4000;
+}
+
 static const uint8_t kinds[G_QUEUES] = { VNET_QUEUE_CR, VNET_QUEUE_EQ,
 					 VNET_QUEUE_SWQ, VNET_QUEUE_RWQ,
 					 VNET_QUEUE_RWQ };
@@ -56,7 +63,7 @@ static int64_t now_ms(void)
 
 static int wait_attach(struct guest *g, unsigned int type, struct attach_msg *msg)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	for (;;) {
 		struct pollfd pfd = { .fd = g->fd, .events = POLLIN };
@@ -118,15 +125,15 @@ static bool shim_poll(struct guest *g)
 	return any;
 }
 
-static int send_memory(struct guest *g)
+static int send_memory(struct guest *g, unsigned int regions)
 {
-	struct vnet_attach_mem_table table = { .count = htole32(1) };
+	struct vnet_attach_mem_table table = { .count = htole32(regions) };
 	int ret;
 
 	table.region[0].gpa = htole64(g->mem.gpa);
 	table.region[0].size = htole64(g->mem.size);
 	ret = attach_send(g->fd, VNET_ATTACH_MEM_TABLE, ++g->seq, &table,
-			  &g->mem.fd, 1);
+			  &g->mem.fd, regions);
 	return ret ? ret : wait_done(g);
 }
 
@@ -163,6 +170,24 @@ int guest_queue_start(struct guest *g, int i, int kick_fd, int call_fd)
 	return ret ? ret : wait_done(g);
 }
 
+int guest_rest(struct guest *g)
+{
+	int ret = 0;
+
+	for (int i = 0; !ret && i < G_QUEUES; i++)
+		ret = guest_queue_stop(g, i);
+	return ret ? ret : send_memory(g, 0);
+}
+
+int guest_go_on(struct guest *g)
+{
+	int ret = send_memory(g, 1);
+
+	for (int i = 0; !ret && i < G_QUEUES; i++)
+		ret = guest_queue_start(g, i, g->q[i].kick_fd, g->q[i].call_fd);
+	return ret;
+}
+
 static int attach(struct guest *g, const char *socket_path)
 {
 	struct vnet_attach_hello hello = {
@@ -186,7 +211,7 @@ static int attach(struct guest *g, const char *socket_path)
 		return ret;
 	if (msg.u.hello_reply.status)
 		return (int)le32toh(msg.u.hello_reply.status);
-	ret = send_memory(g);
+	ret = send_memory(g, 1);
 	for (int i = 0; !ret && i < G_QUEUES; i++)
 		ret = guest_queue_start(g, i, g->q[i].kick_fd,
 					g->q[i].call_fd);
@@ -387,7 +412,7 @@ int guest_command(struct guest *g, const struct vtoe_cmd *cmd,
 		{ g->cmd_gpa, sizeof(*cmd) },
 		{ g->cmd_gpa + sizeof(*cmd), sizeof(*reply) },
 	};
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	memcpy(ring_memory_at(&g->mem, g->cmd_gpa), cmd, sizeof(*cmd));
 	memset(ring_memory_at(&g->mem, piece[1].gpa), 0xee, sizeof(*reply));
@@ -483,7 +508,7 @@ bool guest_event(struct guest *g, struct vtoe_event *ev)
 /* type 0: any but CREDIT. Events before it that nobody waits for are lost. */
 bool guest_wait_event(struct guest *g, unsigned int type, struct vtoe_event *ev)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	for (;;) {
 		while (g->ev_out != g->ev_in) {
@@ -535,7 +560,7 @@ static struct gbuf *free_send_buffer(struct guest *g)
 
 struct gbuf *guest_send_buffer(struct guest *g)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 	struct gbuf *buf;
 
 	while (!(buf = free_send_buffer(g)) && !g->eof && now_ms() < end) {

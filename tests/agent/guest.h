@@ -23,7 +23,8 @@ enum { G_CR, G_EQ, G_SWQ, G_RWQ, G_QUEUES = G_RWQ + VNET_RWQ_CLASSES };
 
 #define G_SMALL 2048u
 #define G_LARGE 65536u
-#define G_WAIT_MS 4000
+/* For what must come: 4000, or AGENT_WAIT_MS where all is slow. */
+int guest_wait_ms(void);
 
 /* A piece of guest memory that goes round through a ring. */
 struct gbuf {
@@ -87,6 +88,9 @@ int guest_start(struct guest *g, const char *socket_path, const char *name,
 /* QUEUE_START with these descriptors, QUEUE_STOP: the status, or -errno. */
 int guest_queue_start(struct guest *g, int i, int kick_fd, int call_fd);
 int guest_queue_stop(struct guest *g, int i);
+/* As a shim whose machine is stopped, and continued: queues, then memory. */
+int guest_rest(struct guest *g);
+int guest_go_on(struct guest *g);
 /* The VM goes: end of file for the agent. */
 void guest_stop(struct guest *g);
 

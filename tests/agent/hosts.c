@@ -22,6 +22,13 @@
 
 #define PIDS_MAX 64
 
+uint32_t agent_net(void)
+{
+	const char *net = getenv("AGENT_NET");
+
+	return net ? ntohl(inet_addr(net)) : 0x7f000000;
+}
+
 static void put_file(const char *dir, const char *name, const char *text)
 {
 	char path[128];
@@ -43,7 +50,7 @@ static uint16_t free_port(unsigned int number)
 	socklen_t len = sizeof(addr);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	addr.sin_addr.s_addr = htonl(0x7f000000 | number);
+	addr.sin_addr.s_addr = htonl(agent_net() | number);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
 		perror("bind");
@@ -102,6 +109,7 @@ int agent_start(struct test_agent *agent, unsigned int number, const char *key,
 		const char *extra, const char *program)
 {
 	char text[1024], config[128];
+	uint32_t net = agent_net();
 
 	memset(agent, 0, sizeof(*agent));
 	agent->number = number;
@@ -114,14 +122,16 @@ int agent_start(struct test_agent *agent, unsigned int number, const char *key,
 	snprintf(agent->log, sizeof(agent->log), "%s/log", agent->dir);
 	snprintf(config, sizeof(config), "%s/conf", agent->dir);
 	snprintf(text, sizeof(text),
-		 "host h%u\nlisten 127.0.0.%u:%u\nkey-file %s/key\nsocket %s\n%s",
-		 number, number, agent->port, agent->dir, agent->socket, extra);
+		 "host h%u\nlisten %u.%u.%u.%u:%u\nkey-file %s/key\nsocket %s\n%s",
+		 number, net >> 24, net >> 16 & 255,
+		 net >> 8 & 255, number, agent->port, agent->dir,
+		 agent->socket, extra);
 	put_file(agent->dir, "conf", text);
 	snprintf(text, sizeof(text), "%s\n", key);
 	put_file(agent->dir, "key", text);
 	agent->addr.family = 4;
 	agent->addr.port = htons(agent->port);
-	memcpy(agent->addr.addr, (uint8_t[]){ 127, 0, 0, (uint8_t)number }, 4);
+	memcpy(agent->addr.addr, &(uint32_t){ htonl(agent_net() | number) }, 4);
 	fflush(NULL);
 	agent->pid = fork();
 	if (agent->pid == 0)
@@ -211,6 +221,52 @@ static long long find_counter(const char *line, const char *vm, const char *key)
 	snprintf(text, sizeof(text), "\"%s\":", key);
 	at = at ? strstr(at, text) : NULL;
 	return at ? atoll(at + strlen(text)) : -1;
+}
+
+/* The sum of "key": over the lanes of this fabric that are up; -1: not that line. */
+static long long sum_lanes(const char *line, const char *fabric, const char *key)
+{
+	char of[64], text[64];
+	const char *at, *end;
+	long long sum = 0;
+
+	line = strstr(line, "\"lanes\":[");
+	if (!line)
+		return -1;
+	snprintf(of, sizeof(of), "\"fabric\":\"%s\"", fabric);
+	snprintf(text, sizeof(text), "\"%s\":", key);
+	for (at = strstr(line, of); at; at = end) {
+		const char *value = strstr(at, text);
+		const char *up = strstr(at, "\"state\":\"up\"");
+
+		end = strstr(at + 1, "\"fabric\":");
+		if (value && up && (!end || (value < end && up < end)))
+			sum += atoll(value + strlen(text));
+		if (end)
+			end = strstr(end, of);
+	}
+	return sum;
+}
+
+long long agent_lanes_counter(const struct test_agent *agent,
+			      const char *fabric, const char *key)
+{
+	static char line[65536];
+	long long value = -1;
+	FILE *f = fopen(agent->log, "r");
+
+	if (!f)
+		return -1;
+	fseek(f, 0, SEEK_END);
+	kill(agent->pid, SIGUSR1);
+	for (int i = 0; i < 300 && value < 0; i++) {
+		usleep(10000);
+		clearerr(f);
+		while (value < 0 && fgets(line, sizeof(line), f))
+			value = sum_lanes(line, fabric, key);
+	}
+	fclose(f);
+	return value;
 }
 
 long long agent_vm_counter(const struct test_agent *agent, const char *vm,

@@ -14,13 +14,16 @@
 
 struct test_agent {
 	pid_t pid;
-	unsigned int number; /* listens on 127.0.0.number */
+	unsigned int number; /* listens on number in agent_net() */
 	uint16_t port;
 	char dir[64];
 	char socket[96];
 	char log[96];
 	struct vtoe_addr addr; /* for RESOLVE_REPLY */
 };
+
+/* 127.0.0.0, or what AGENT_NET says. */
+uint32_t agent_net(void);
 
 #define TEST_KEY "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 #define OTHER_KEY "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -39,6 +42,9 @@ bool agent_logged(const struct test_agent *agent, const char *text);
 /* A counter of a VM, as SIGUSR1 prints it now; -1: it did not come. */
 long long agent_vm_counter(const struct test_agent *agent, const char *vm,
 			   const char *key);
+/* The same of the lanes over a fabric that are up, all of them together. */
+long long agent_lanes_counter(const struct test_agent *agent,
+			      const char *fabric, const char *key);
 /* Processes of the agent (main and tenants) and their descriptors. */
 unsigned int agent_processes(const struct test_agent *agent, unsigned int *fds);
 /* The tenants' processes alone. */

@@ -369,6 +369,16 @@ static void test_vm_gone_in_between(void)
 #define FLOOD_RING 256
 #define QUEUED_MAX (2u << 20)
 
+/* c has as much under way as it may have. */
+static bool queue_fills(void)
+{
+	for (int i = 0; i < 400; i++)
+		if (agent_vm_counter(&bed.agent[0], "c", "tx_queued") >
+		    QUEUED_MAX / 2)
+			return true;
+	return false;
+}
+
 /* Reads the lane to the end of the flood. True: in order, and no byte is wrong;
  * *other: bytes of it that came before the message of cid 0x77. */
 static bool read_flood(struct lane_by_hand *l, uint32_t seed, uint64_t *other)
@@ -452,7 +462,7 @@ static void test_throttle(void)
 	for (int i = 0; i < FLOOD; i++)
 		stream_send(&s, G_LARGE);
 	guest_kick(&c, G_SWQ);
-	usleep(100000);
+	queue_fills();
 	queued = agent_vm_counter(&bed.agent[0], "c", "tx_queued");
 	ok(queued > QUEUED_MAX / 2 && queued <= QUEUED_MAX + G_LARGE,
 	   "the agent takes 2 MB and no more");
@@ -511,9 +521,7 @@ static void test_throttle_ends(void)
 		for (int i = 0; i < FLOOD; i++)
 			stream_send(&s, G_LARGE);
 		guest_kick(&c, G_SWQ);
-		usleep(50000);
-		ok(agent_vm_counter(&bed.agent[0], "c", "tx_queued") >
-		   QUEUED_MAX / 2, "that is full");
+		ok(queue_fills(), "that is full");
 		if (round == 2) {
 			guest_stop(&c); /* before the lane: with all of it */
 			lane_end(&l);

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define HDR sizeof(struct vtoe_msg_hdr)
-#define STREAMS_MAX 1024
+#define STREAMS_MAX 8192
 
 static struct stream *streams[STREAMS_MAX];
 static unsigned int stream_count;
@@ -118,6 +118,7 @@ static void maybe_credit(struct stream *s)
 	if (s->broken || s->hold)
 		return;
 	if (s->rx - s->credited >= s->window / 4 ||
+	    msgs - s->credited_msgs >= (s->msg_window[0] + 3) / 4 ||
 	    msgs - s->credited_msgs >= LARGE_WINDOW / 4)
 		stream_credit(s);
 }
@@ -243,7 +244,7 @@ int stream_open(struct stream *a, struct stream *b, uint32_t listener,
 	struct vtoe_addr local = addr4(a->g->mac[5], from_port);
 	struct vtoe_addr remote = addr4(b->g->mac[5], port);
 	struct vtoe_credit grant = stream_grant(a);
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 	struct vtoe_event ev;
 
 	if (guest_connect(a->g, a->sid, &local, &remote, b->g->mac[5], &grant))
@@ -334,7 +335,7 @@ static bool push_some(struct stream *s, uint64_t total, uint32_t max)
 bool stream_exchange(struct stream *a, struct stream *b, uint64_t total,
 		     uint32_t max)
 {
-	int64_t end = now_ms() + 20000;
+	int64_t end = now_ms() + 5 * guest_wait_ms();
 	uint64_t to_a = b->tx + total, to_b = a->tx + total;
 
 	while (a->rx < to_a || b->rx < to_b) {
@@ -361,7 +362,7 @@ bool stream_exchange(struct stream *a, struct stream *b, uint64_t total,
 
 static bool wait_flag(struct stream *s, const bool *flag)
 {
-	int64_t end = now_ms() + G_WAIT_MS;
+	int64_t end = now_ms() + guest_wait_ms();
 
 	while (!*flag && now_ms() < end) {
 		streams_pump(s->g, 5);

@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern int early_sockets __attribute__((weak));
@@ -214,6 +216,92 @@ static void signals(void)
 	printf("ok\n");
 }
 
+static pid_t vfork_one(void)
+{
+	pid_t child = vfork();
+
+	if (!child)
+		_exit(close(socket(AF_INET, SOCK_STREAM, 0)) != 0);
+	return child;
+}
+
+/* A child that has its parent's memory, while its other threads go on. */
+static void vforks(void)
+{
+	pthread_t thread[2];
+	int i, status;
+	pid_t child;
+
+	alarm(60);
+	for (i = 0; i < 2; i++)
+		EXPECT(!pthread_create(&thread[i], NULL, churn, NULL));
+	for (i = 0; i < 200; i++) {
+		child = vfork_one();
+		EXPECT(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+	}
+	for (i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	printf("ok\n");
+}
+
+/* System calls that no library sees, and calls of libc on what they made. */
+static void raw(void)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = address("127.0.0.1", 0, &ss);
+	int l = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+	int c = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+
+	EXPECT(l >= 0 && c >= 0);
+	EXPECT(!bind(l, (struct sockaddr *)&ss, len) && !listen(l, 1));
+	EXPECT(!getsockname(l, (struct sockaddr *)&ss, &len));
+	EXPECT(!connect(c, (struct sockaddr *)&ss, len));
+	EXPECT(!syscall(SYS_close, c) && !close(l));
+	EXPECT(close(c) == -1 && errno == EBADF);
+	printf("ok\n");
+}
+
+/* ---- a policy that changes ---- */
+
+/* How a connect to a port where nobody listens ends; ENETUNREACH if it must be offloaded. */
+static int refusal(void)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = address("127.0.0.1", 1, &ss);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), err;
+
+	EXPECT(fd >= 0 && connect(fd, (struct sockaddr *)&ss, len));
+	err = errno;
+	EXPECT(!close(fd));
+	return err;
+}
+
+/*
+ * Renames `to` to the policy file, or removes that for "-", and tries until connects end in another way, or, for as long
+ * as `seconds`, do not.
+ */
+static void reload(const char *policy, const char *to, int seconds)
+{
+	struct timespec start, now;
+	int first = refusal(), fds = open_fds();
+
+	if (strcmp(to, "-"))
+		EXPECT(!rename(to, policy));
+	else
+		EXPECT(!unlink(policy));
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	do {
+		if (refusal() != first) {
+			EXPECT(open_fds() == fds);
+			printf("%s, then %s\n", strerrorname_np(first), strerrorname_np(refusal()));
+			return;
+		}
+		usleep(10000);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec - start.tv_sec < seconds);
+	printf("%s\n", strerrorname_np(first));
+}
+
 /* ---- stderr ---- */
 
 /* A daemon that closed stderr and got another file in its place. */
@@ -257,6 +345,12 @@ int main(int argc, char **argv)
 		threads();
 	else if (!strcmp(what, "forks"))
 		forks();
+	else if (!strcmp(what, "vforks"))
+		vforks();
+	else if (!strcmp(what, "raw"))
+		raw();
+	else if (!strcmp(what, "reload") && argc == 5)
+		reload(argv[2], argv[3], atoi(argv[4]));
 	else if (!strcmp(what, "signals"))
 		signals();
 	else if (!strcmp(what, "stolen-stderr"))

@@ -176,7 +176,7 @@ static const struct bad {
 	const char *message;
 } bads[] = {
 	{ "vnt any * any any",
-	  "1: \"vnt\" is not known, expected vnet, tcp, both, log or log-file\n" },
+	  "1: \"vnt\" is not known, expected vnet, tcp, both, log, log-file or reload\n" },
 	{ "\n\ntcp any *\n",
 	  "3: expected \"vnet|tcp|both connect|listen|any PROGRAM ADDR[/PREFIX]|any PORT[-PORT]|any\", found 3 words\n" },
 	{ "tcp",
@@ -217,10 +217,15 @@ static const struct bad {
 	{ "log-file", "1: expected \"log-file PATH\", found 1 word\n" },
 	{ "log-file log.txt",
 	  "1: \"log.txt\" is not a log file, expected a path that starts with /\n" },
+	{ "reload", "1: expected \"reload SECONDS|never\", found 1 word\n" },
+	{ "reload 0", "1: \"0\" is no time, expected 1 to 86400 seconds, or never\n" },
+	{ "reload 86401", "1: \"86401\" is no time, expected 1 to 86400 seconds, or never\n" },
+	{ "reload 99999999999", "1: \"99999999999\" is no time, expected 1 to 86400 seconds, or never\n" },
+	{ "reload 5s", "1: \"5s\" is no time, expected 1 to 86400 seconds, or never\n" },
 	{ "a\001b\377 any",
-	  "1: \"a?b?\" is not known, expected vnet, tcp, both, log or log-file\n" },
+	  "1: \"a?b?\" is not known, expected vnet, tcp, both, log, log-file or reload\n" },
 	{ "0123456789012345678901234567890123456789012345678901234567890123456789",
-	  "1: \"0123456789012345678901234567890123456789012345678901234567890123...\" is not known, expected vnet, tcp, both, log or log-file\n" },
+	  "1: \"0123456789012345678901234567890123456789012345678901234567890123...\" is not known, expected vnet, tcp, both, log, log-file or reload\n" },
 };
 
 static void test_bad_lines(void)
@@ -278,6 +283,20 @@ static void test_log_lines(void)
 	check(p.log_level == VNS_LOG_CONNECTIONS && !*m.text,
 	      "log: the last line counts", m.text);
 	check(!strcmp(p.log_file, "/var/log/vnet.log"), "log-file", p.log_file);
+}
+
+static void test_reload(void)
+{
+	struct vns_rule rules[RULES];
+	struct vns_policy p;
+	struct messages m;
+
+	parse(&p, rules, "", 0, "/bin/a", &m);
+	check(!p.reload, "reload: never, if the file does not say", "");
+	parse(&p, rules, "reload 86400", 12, "/bin/a", &m);
+	check(p.reload == 86400 && !*m.text, "reload: a day at most", m.text);
+	parse(&p, rules, "reload 5\nreload never", 21, "/bin/a", &m);
+	check(!p.reload && !*m.text, "reload: the last line counts", m.text);
 }
 
 static const struct {
@@ -342,6 +361,7 @@ int main(void)
 	test_bad_lines();
 	test_sizes();
 	test_log_lines();
+	test_reload();
 	test_constants();
 	test_addresses();
 	printf("1..%d\n", tests);

@@ -220,8 +220,12 @@ static void test_timers(void)
 	for (i = 0; i < 200; i++) {
 		many[i].number = i;
 		many[i].timer = loop_timer_create(loop, on_timer, &many[i]);
-		loop_timer_arm(many[i].timer, (i * 37) % 50);
 	}
+	do { /* within the same millisecond, or their order is another */
+		start = loop_now_us();
+		for (i = 0; i < 200; i++)
+			loop_timer_arm(many[i].timer, (i * 37) % 50);
+	} while (loop_now_us() - start >= 1000);
 	for (i = 0; i < 200; i++)
 		if (i % 4)
 			loop_timer_destroy(many[(i * 7) % 200].timer);

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -240,6 +241,24 @@ static int socket_unix(void)
 	return 0;
 }
 
+static const char *const verbs[] = { SANDBOX_IOCTL_VERBS, NULL };
+
+/* On a descriptor that knows neither of them. */
+static int ioctl_verbs(void)
+{
+	if (sandbox_restrict(verbs))
+		return 1;
+	return ioctl(STDERR_FILENO, SANDBOX_VERBS_IOCTL_NR, NULL) >= 0;
+}
+
+static int ioctl_other(void)
+{
+	if (sandbox_restrict(verbs))
+		return 1;
+	ioctl(STDERR_FILENO, SANDBOX_VERBS_IOCTL_NR + 1, NULL);
+	return 0;
+}
+
 static int unknown_call(void)
 {
 	static const char *const wrong[] = { "read", "nonesuch", NULL };
@@ -273,6 +292,8 @@ int main(void)
 	       "the call it needs reaches nobody else");
 	is_int(in_child(socket_inet), 0, "internet sockets alone are allowed");
 	is_int(in_child(socket_unix), -SIGSYS, "and no others");
+	is_int(in_child(ioctl_verbs), 0, "the ioctl of verbs is allowed");
+	is_int(in_child(ioctl_other), -SIGSYS, "and no other");
 	is_int(in_child(unknown_call), 0, "a call that does not exist");
 	return tap_done();
 }

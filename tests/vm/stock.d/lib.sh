@@ -92,14 +92,19 @@ stream() {
 	[ "$got" = "$want" ]
 }
 
-# stream_while NAME COMMAND...: the command runs while data is under way.
+# stream_while NAME COMMAND...: the command runs while data is under way, over TCP, or over the offload with mode=offloaded.
 stream_while() {
 	local name=$1 transfer status
 	shift
 	in_guest g1 rm -f /tmp/enough
-	stream in_guest 60 /tmp/enough >"$work/stream" &
+	stream "${mode-in_guest}" 60 /tmp/enough >"$work/stream" &
 	transfer=$!
-	until_guest 30 g1 'grep -q ":1388 01 " /proc/net/tcp'
+	if [ "${mode-in_guest}" = offloaded ]; then
+		until_guest 30 g1 'grep -qE "^ESTABLISHED [^ ]+ 192.168.77.2:5000 vtoe " /proc/net/vnet_sock'
+		result $? "$name: the stream is offloaded"
+	else
+		until_guest 30 g1 'grep -q ":1388 01 " /proc/net/tcp'
+	fi
 	"$@"
 	kill -0 $transfer 2>/dev/null
 	result $? "$name while data is under way"

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Buffers back from a shared receive queue, for the other fabrics.
+ *
+ * Theory of operation. What is on an SRQ and promised to nobody any more (its
+ * connection has closed) serves the next grant over verbs. But the guest may grant
+ * it to a connection over `tcp` or `local`, which takes from the RWQ, where it is
+ * not. Verbs cannot take a posted element back; a message can use it up. So when
+ * the RWQ is empty and such a buffer is there, a queue pair that is connected to
+ * itself sends empty messages to it. That takes microseconds, is waited for, and
+ * happens only in that shortage.
+ *
+ * Reentrancy: waiting handles completions of others, in the middle of a delivery
+ * over another fabric. They touch connections of this fabric alone.
+ */
+#include "verbs.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define BATCH 16u
+#define WAIT_US 200000u
+
+/* The GID that our address has on this device; -1: none. */
+static int gid_index(struct iba_vdev *dev, const struct rdma_cm_id *id,
+		     const struct ibv_port_attr *attr)
+{
+	const union ibv_gid *want = &id->route.addr.addr.ibaddr.sgid;
+	union ibv_gid gid;
+
+	for (int i = 0; i < attr->gid_tbl_len; i++)
+		if (!ibv_query_gid(dev->ctx, id->port_num, i, &gid) &&
+		    !memcmp(&gid, want, sizeof(gid)))
+			return i;
+	return -1;
+}
+
+static const struct rdma_cm_id *an_id(const struct iba_vdev *dev)
+{
+	for (unsigned int i = 0; i < dev->v->port_count; i++)
+		if (dev->v->port[i].dev == dev && dev->v->port[i].listen)
+			return dev->v->port[i].listen;
+	return NULL;
+}
+
+static int connect_to_itself(struct iba_vdev *dev, struct ibv_qp *qp)
+{
+	const struct rdma_cm_id *id = an_id(dev);
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT };
+	struct ibv_port_attr port;
+	int gid;
+
+	if (!id || ibv_query_port(dev->ctx, id->port_num, &port))
+		return -ENODEV;
+	gid = gid_index(dev, id, &port);
+	if (gid < 0 && port.link_layer == IBV_LINK_LAYER_ETHERNET)
+		return -EADDRNOTAVAIL;
+	attr.port_num = id->port_num;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX |
+				     IBV_QP_PORT | IBV_QP_ACCESS_FLAGS))
+		return -errno;
+	attr.qp_state = IBV_QPS_RTR;
+	attr.path_mtu = port.active_mtu;
+	attr.dest_qp_num = qp->qp_num;
+	attr.min_rnr_timer = 1;
+	attr.ah_attr.port_num = id->port_num;
+	attr.ah_attr.dlid = port.lid;
+	if (gid >= 0) {
+		attr.ah_attr.is_global = 1;
+		attr.ah_attr.grh.sgid_index = (uint8_t)gid;
+		attr.ah_attr.grh.dgid = id->route.addr.addr.ibaddr.sgid;
+		attr.ah_attr.grh.hop_limit = 1;
+	}
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
+				     IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+				     IBV_QP_MAX_DEST_RD_ATOMIC |
+				     IBV_QP_MIN_RNR_TIMER))
+		return -errno;
+	attr.qp_state = IBV_QPS_RTS;
+	attr.timeout = 14;
+	attr.retry_cnt = 7;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT |
+				     IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+				     IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC))
+		return -errno;
+	return 0;
+}
+
+static int create(struct iba_vvm *vvm, unsigned int class)
+{
+	struct iba_vdev *dev = vvm->dev;
+	struct ibv_qp_init_attr init = {
+		.send_cq = dev->cq,
+		.recv_cq = dev->cq,
+		.srq = vvm->srq[class],
+		.qp_type = IBV_QPT_RC,
+		.sq_sig_all = 1,
+		.cap = { .max_send_wr = BATCH, .max_send_sge = 1 },
+	};
+	int err = iba_vdev_reserve(dev, BATCH);
+
+	if (err)
+		return err;
+	vvm->loop[class] = ibv_create_qp(dev->pd, &init);
+	if (!vvm->loop[class]) {
+		err = -errno;
+		iba_vdev_release(dev, BATCH);
+		return err;
+	}
+	err = connect_to_itself(dev, vvm->loop[class]);
+	if (err)
+		iba_vloop_destroy(vvm, class);
+	return err;
+}
+
+void iba_vloop_destroy(struct iba_vvm *vvm, unsigned int class)
+{
+	if (!vvm->loop[class])
+		return;
+	if (!vvm->dev->dead)
+		ibv_destroy_qp(vvm->loop[class]);
+	vvm->loop[class] = NULL;
+	vvm->loop_pending[class] = 0;
+	iba_vdev_release(vvm->dev, BATCH);
+}
+
+bool iba_vloop_is(const struct iba_vvm *vvm, unsigned int class,
+		  uint32_t qp_num)
+{
+	return vvm->loop[class] && vvm->loop[class]->qp_num == qp_num;
+}
+
+void iba_vloop_received(struct iba_vvm *vvm, struct iba_vrx *rx)
+{
+	rx->posted = false;
+	vvm->loop_pending[rx->class]--;
+	iba_vm_keep(vvm->vm, rx->class, rx->head);
+}
+
+/* Sends for as many as may be missed, at most a batch at a time. */
+static void send_some(struct iba_vvm *vvm, unsigned int class)
+{
+	struct ibv_send_wr wr = {
+		.wr_id = iba_v_id(IBA_V_LOOP, class, 0, vvm->number),
+		.opcode = IBV_WR_SEND,
+	}, *bad;
+	uint32_t n = iba_vvm_spare(vvm, class);
+
+	if (n > BATCH)
+		n = BATCH;
+	for (uint32_t i = 0; i < n; i++) {
+		if (ibv_post_send(vvm->loop[class], &wr, &bad))
+			return;
+		vvm->loop_pending[class]++;
+	}
+}
+
+/* Now, or when the peers of connections that have ended have said their last. */
+static bool may_come(const struct iba_vvm *vvm, unsigned int class)
+{
+	return iba_vvm_spare(vvm, class) || vvm->loop_pending[class] ||
+	       vvm->ghosts[class];
+}
+
+static bool reclaim(struct iba_vvm *vvm, unsigned int class)
+{
+	const struct iba_queue *q = &vvm->vm->queue[IBA_Q_RWQ + class];
+	uint64_t end = loop_now_us() + WAIT_US;
+	int err = 0;
+
+	if (!may_come(vvm, class))
+		return false;
+	if (!vvm->loop[class])
+		err = create(vvm, class);
+	if (err) {
+		log_warn("vm %s: receive buffers stay with %s: %s",
+			 vvm->vm->name,
+			 ibv_get_device_name(vvm->dev->ctx->device),
+			 strerror(-err));
+		return false;
+	}
+	/* the peers answer what this pass has said */
+	iba_verbs_flush(vvm->vm->tenant);
+	while (!q->kept_count && may_come(vvm, class) &&
+	       loop_now_us() < end && !vvm->dev->dead) {
+		if (!vvm->loop_pending[class])
+			send_some(vvm, class);
+		iba_vrx_poll(vvm->dev, 64);
+	}
+	return q->kept_count;
+}
+
+bool iba_verbs_reclaim(struct iba_vm *vm, unsigned int class)
+{
+	struct iba_vvm *vvm;
+
+	for (vvm = vm->vvm; vvm; vvm = vvm->next)
+		if (reclaim(vvm, class))
+			return true;
+	return false;
+}

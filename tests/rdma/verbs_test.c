@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What is special about the verbs fabric, over real verbs (soft RDMA), with two
+ * agents on two addresses of one device: tests/rdma/run starts this in a VM. What
+ * all fabrics have in common is in tests/agent, which runs there as well.
+ *
+ * Usage: verbs_test [--program AGENT] [TEST...]: these tests alone, of the real
+ * daemon in place of the code linked in. --list names them.
+ */
+#include <arpa/inet.h>
+#include <endian.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bed.h"
+#include "cm_by_hand.h"
+#include "tap.h"
+
+#define DEVICE "rxed"
+#define MANY 2000
+
+static struct bed bed;
+static const char *program;
+
+/* ---- the device ---- */
+
+static long hw_counter(const char *name)
+{
+	char path[160];
+	long value = -1;
+	FILE *f;
+
+	/* the kernel keeps what it read for 10 ms */
+	usleep(20000);
+	snprintf(path, sizeof(path),
+		 "/sys/class/infiniband/%s/ports/1/hw_counters/%s", DEVICE, name);
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	if (fscanf(f, "%ld", &value) != 1)
+		value = -1;
+	fclose(f);
+	return value;
+}
+
+static void no_rnr(void)
+{
+	static const char *const names[] = { "send_rnr_err", "rcvd_rnr_err",
+					     "retry_rnr_exceeded_err" };
+
+	for (int i = 0; i < 3; i++)
+		is_int(hw_counter(names[i]), 0, names[i]);
+}
+
+static int shell(const char *command)
+{
+	int status = system(command);
+
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static double now_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+/* ---- the bed ---- */
+
+static const struct guest_options many_buffers = {
+	.swq_num = 64, .rwq_num = { 4096, 256 }, .eq_buffers = 64,
+	.rwq_posted = { 4096, 256 },
+};
+
+static bool start(const struct guest_options *opt, const char *extra)
+{
+	return ok(bed_make_program(&bed, 2, opt, extra, program),
+		  "two guests on two hosts");
+}
+
+static void stop(void)
+{
+	streams_reset();
+	for (unsigned int i = 0; i < 2; i++)
+		is_int(bed_end(&bed, i), 0, "agent ends cleanly");
+}
+
+/* Data that has gone by verbs, by no other way, into and out of guest memory. */
+static void over_verbs(const struct stream *a, const struct stream *b)
+{
+	is_int(agent_lanes_counter(&bed.agent[0], "verbs", "tx_bytes"), a->tx,
+	       "what a sent went by verbs");
+	is_int(agent_lanes_counter(&bed.agent[0], "verbs", "rx_bytes"), b->tx,
+	       "and so did what b sent");
+	is_int(agent_lanes_counter(&bed.agent[0], "tcp", "tx_bytes"), 0,
+	       "nothing by tcp");
+}
+
+/* ---- the tests ---- */
+
+static void test_data(void)
+{
+	struct stream a, b;
+	long before = hw_counter("sent_pkts");
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	ok(stream_exchange(&a, &b, 3 << 20, G_LARGE), "3 MB each way, all sizes");
+	over_verbs(&a, &b);
+	ok(hw_counter("sent_pkts") - before > (6 << 20) / 4096,
+	   "the device has sent it");
+	ok(agent_lanes_counter(&bed.agent[0], "verbs", "tx_inline") > 0,
+	   "small ones inline");
+	is_int(stream_close(&a, 0), 0, "a closes");
+	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_RESET, "b is told");
+	is_int(stream_close(&b, 0), 0, "and closes");
+	no_rnr();
+	stop();
+}
+
+/* Who does not read holds his own credit, and nobody else's. */
+static void test_slow_reader(void)
+{
+	struct stream slow[2], a[3], b[3];
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &slow[0], &slow[1]), 0, "one that does not read");
+	slow[1].hold = true;
+	bed.msg_window[0] = 16;
+	bed.msg_window[1] = 8;
+	for (int i = 0; i < 3; i++)
+		is_int(bed_open(&bed, &a[i], &b[i]), 0, "another opens");
+	while (stream_send(&slow[0], 1000))
+		;
+	guest_kick(&bed.a, G_SWQ);
+	for (int i = 0; i < 3; i++) {
+		ok(stream_exchange(&a[i], &b[i], 1 << 20, G_LARGE),
+		   "it moves 1 MB each way");
+	}
+	is_int(slow[1].rx, 32 * 1000, "the first has what was granted, no more");
+	ok(!stream_may_send(&slow[0], 1), "and no credit");
+	slow[1].hold = false;
+	stream_credit(&slow[1]);
+	ok(stream_exchange(&slow[0], &slow[1], 100000, G_LARGE),
+	   "it goes on when it reads");
+	bed.msg_window[0] = 0;
+	no_rnr();
+	stop();
+}
+
+static void test_many(void)
+{
+	static struct stream a[MANY], b[MANY];
+	unsigned int opened = 0, right = 0, closed = 0;
+	double start_s;
+
+	if (!start(&many_buffers, ""))
+		return;
+	bed.msg_window[0] = 1;
+	bed.msg_window[1] = 0;
+	start_s = now_s();
+	while (opened < MANY && !bed_open(&bed, &a[opened], &b[opened]))
+		opened++;
+	is_int(opened, MANY, "2000 connections on one pair of VMs");
+	note("%.0f a second", opened / (now_s() - start_s));
+	is_int(agent_lanes_counter(&bed.agent[0], "verbs", "paths"), opened,
+	       "they share a lane");
+	while (right < opened &&
+	       stream_exchange(&a[right], &b[right], 64, 64))
+		right++;
+	is_int(right, MANY, "all of them carry data");
+	for (unsigned int i = 0; i < opened; i++) {
+		guest_shutdown(&bed.a, a[i].sid, a[i].tx);
+		guest_shutdown(&bed.b, b[i].sid, b[i].tx);
+	}
+	while (closed < opened && stream_wait_fin(&a[closed]) &&
+	       stream_wait_fin(&b[closed]) && !stream_close(&a[closed], 0) &&
+	       !stream_close(&b[closed], 0))
+		closed++;
+	is_int(closed, MANY, "all of them close");
+	is_int(agent_lanes_counter(&bed.agent[0], "verbs", "paths"), 0,
+	       "nothing of them is left");
+	is_int(agent_lanes_counter(&bed.agent[0], "verbs", "promised"), 0,
+	       "no buffer is promised");
+	streams_reset();
+	/* and what that costs one after another */
+	start_s = now_s();
+	for (closed = 0; closed < 200; closed++) {
+		struct stream c, d;
+
+		streams_reset();
+		if (bed_open(&bed, &c, &d) || stream_close(&c, 0) ||
+		    !stream_wait_broken(&d) || stream_close(&d, 0))
+			break;
+	}
+	is_int(closed, 200, "200 connections, one after the other");
+	note("%.0f connect+close a second", closed / (now_s() - start_s));
+	no_rnr();
+	bed.msg_window[0] = 0;
+	stop();
+}
+
+static void send_a_lot(struct stream *s)
+{
+	for (int i = 0; i < 12; i++)
+		stream_send(s, G_LARGE);
+	guest_kick(s->g, G_SWQ);
+}
+
+/* A VM that goes while its data is on its way; then another of that name. */
+static void test_vm_gone(void)
+{
+	struct stream a, b;
+
+	if (!start(NULL, ""))
+		return;
+	for (int i = 0; i < 2; i++) {
+		is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+		send_a_lot(&a);
+		guest_stop(&bed.a);
+		ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_PEER_GONE,
+		   "the VM has gone: its peer is told PEER_GONE");
+		is_int(stream_close(&b, 0), 0, "and closes");
+		streams_reset();
+		is_int(guest_start(&bed.a, bed.agent[0].socket, "a", BED_TENANT,
+				   1, NULL), 0, "the VM comes again");
+		bed.a.route = bed.agent[1].addr;
+		bed.a.route_reason = VTOE_REASON_NONE;
+	}
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	no_rnr();
+	stop();
+}
+
+/* The other agent dies: all at once, or the process of the tenant alone. */
+static void test_agent_killed(void)
+{
+	struct stream a, b;
+	pid_t tenant;
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	send_a_lot(&a);
+	is_int(agent_tenants(&bed.agent[1], &tenant, 1), 1, "a tenant's process");
+	kill(tenant, SIGKILL);
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
+	   "it is killed: the peer is told LANE_LOST");
+	is_int(stream_close(&a, 0), 0, "and closes");
+	guest_stop(&bed.b);
+	streams_reset();
+	is_int(guest_start(&bed.b, bed.agent[1].socket, "b", BED_TENANT, 2, NULL),
+	       0, "its VM attaches again");
+	bed.b.route = bed.agent[0].addr;
+	bed.b.route_reason = VTOE_REASON_NONE;
+	is_int(guest_listen(&bed.b, BED_LISTENER,
+			    &(struct vtoe_addr){ .family = 4,
+						 .port = htons(BED_PORT) }),
+	       0, "and listens");
+	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	over_verbs(&a, &b);
+	send_a_lot(&a);
+	agent_kill(&bed.agent[1]);
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
+	   "the agent is killed: LANE_LOST");
+	is_int(stream_close(&a, 0), 0, "and closes");
+	guest_stop(&bed.a);
+	guest_stop(&bed.b);
+	streams_reset();
+	is_int(agent_stop(&bed.agent[0]), 0, "agent ends cleanly");
+}
+
+/* Requests for queue pairs by whoever reaches the network. */
+static void test_hostile_cm(void)
+{
+	struct vnet_lane_cm good = {
+		.magic = htole32(VNET_PEER_MAGIC),
+		.version = htole16(VNET_PEER_VERSION),
+		.kind = VNET_LANE_QP_CONTROL,
+		.recv_bufs = htole32(16),
+	};
+	struct vnet_lane_cm bad;
+	unsigned int refused = 0;
+	struct stream a, b;
+	uint16_t port;
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	port = cm_port_in_log(&bed.agent[1]);
+	ok(port, "the log says where lanes come in");
+	is_int(cm_request(3, 2, port, &good, sizeof(good)), VTOE_REASON_PROTOCOL,
+	       "no token");
+	bad = good;
+	bad.version = htole16(VNET_PEER_VERSION + 1);
+	is_int(cm_request(3, 2, port, &bad, sizeof(bad)), VTOE_REASON_VERSION,
+	       "another version");
+	bad = good;
+	bad.kind = 3;
+	is_int(cm_request(3, 2, port, &bad, sizeof(bad)), VTOE_REASON_PROTOCOL,
+	       "a kind that does not exist");
+	bad = good;
+	bad.reserved1 = 1;
+	is_int(cm_request(3, 2, port, &bad, sizeof(bad)), VTOE_REASON_PROTOCOL,
+	       "a reserved field");
+	is_int(cm_request(3, 2, port, "x", 1), VTOE_REASON_PROTOCOL,
+	       "one byte");
+	is_int(cm_request(3, 2, port, NULL, 0), VTOE_REASON_PROTOCOL,
+	       "no private data");
+	for (int i = 0; i < 100; i++) {
+		memset(good.token, i, sizeof(good.token));
+		refused += cm_request(3, 2, port, &good, sizeof(good)) ==
+			   VTOE_REASON_PROTOCOL;
+	}
+	is_int(refused, 100, "a flood of wrong tokens");
+	ok(agent_logged(&bed.agent[1], "is refused: bad token"), "the log says so");
+	kill(bed.agent[1].pid, SIGUSR1);
+	ok(agent_logged(&bed.agent[1], "\"lane_refused\":106"),
+	   "every one is counted");
+	ok(stream_exchange(&a, &b, 1 << 20, G_LARGE),
+	   "the lane that is up is not disturbed");
+	stop();
+}
+
+static unsigned int fabric_of(const struct stream *s)
+{
+	struct vtoe_cmd info = { .opcode = htole16(VTOE_CMD_INFO),
+				 .sid = htole32(s->sid) };
+	struct vtoe_reply reply;
+
+	return guest_command(s->g, &info, &reply) ?
+		       0 : le16toh(reply.u.info.fabric);
+}
+
+/* The buffers of a VM serve its connections over all fabrics, in turn. */
+static void test_mixed(void)
+{
+	static const struct guest_options few = {
+		.swq_num = 64, .rwq_num = { 64, 32 }, .eq_buffers = 64,
+		.rwq_posted = { 32, 16 },
+	};
+	static struct guest c;
+	struct stream a, b;
+
+	if (!start(&few, ""))
+		return;
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, NULL), 0,
+	       "a third VM beside the first");
+	for (int i = 0; i < 3; i++) {
+		is_int(bed_open(&bed, &a, &b), 0, "a opens");
+		is_int(fabric_of(&a), VTOE_FABRIC_VERBS, "over verbs");
+		ok(stream_exchange(&a, &b, 300000, G_LARGE),
+		   "data passes, all buffers of a are granted");
+		is_int(stream_close(&a, 0), 0, "it closes");
+		ok(stream_wait_broken(&b) && !stream_close(&b, 0), "at both ends");
+		stream_init(&b, &c, 100 + (uint32_t)i, &a);
+		stream_init(&a, &bed.a, 200 + (uint32_t)i, &b);
+		is_int(stream_open(&b, &a, BED_LISTENER, BED_PORT,
+				   (uint16_t)(7000 + i)), 0, "c opens to a");
+		is_int(fabric_of(&b), VTOE_FABRIC_LOCAL, "over memory");
+		ok(stream_exchange(&a, &b, 300000, G_LARGE),
+		   "data passes, through the same buffers");
+		is_int(stream_close(&b, 0), 0, "it closes");
+		ok(stream_wait_broken(&a) && !stream_close(&a, 0), "at both ends");
+		streams_reset();
+	}
+	is_int(bed.a.rwq_returned, 0, "no buffer came back unused");
+	no_rnr();
+	guest_stop(&c);
+	stop();
+}
+
+/* Where a path fails to come up the next one is taken, and the log says why. */
+static void test_next_fabric(void)
+{
+	struct stream a, b;
+
+	if (!start(NULL, "rdma 10.9.9.9\n"))
+		return;
+	ok(agent_logged(&bed.agent[0],
+			"10.9.9.9:7470: no RDMA device has this address"),
+	   "no device has the address: the log says so");
+	is_int(bed_open(&bed, &a, &b), 0, "a connection opens all the same");
+	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	stop();
+}
+
+/* The device goes while it is busy. */
+static void test_device_removed(void)
+{
+	struct stream a, b;
+	pid_t pid;
+	int status = -1;
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	send_a_lot(&a);
+	send_a_lot(&b);
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		_exit(shell("/rdma link del " DEVICE));
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
+	   "the device is removed: LANE_LOST");
+	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_LANE_LOST,
+	   "at both ends");
+	for (int i = 0; i < 200 && waitpid(pid, &status, WNOHANG) == 0; i++)
+		usleep(100000);
+	is_int(status, 0, "nobody holds the device");
+	is_int(stream_close(&a, 0) + stream_close(&b, 0), 0, "both close");
+	streams_reset();
+	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
+	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	is_int(bed.a.rwq_returned + bed.b.rwq_returned, 0,
+	       "no buffer came back unused");
+	stop();
+	is_int(shell("/rdma link add " DEVICE " type rxe netdev d0"), 0,
+	       "the device comes back");
+}
+
+static const struct {
+	const char *name;
+	void (*fn)(void);
+} tests[] = {
+	{ "data", test_data },
+	{ "slow-reader", test_slow_reader },
+	{ "many", test_many },
+	{ "vm-gone", test_vm_gone },
+	{ "agent-killed", test_agent_killed },
+	{ "hostile-cm", test_hostile_cm },
+	{ "mixed", test_mixed },
+	{ "next-fabric", test_next_fabric },
+	{ "device-removed", test_device_removed },
+};
+#define TESTS (sizeof(tests) / sizeof(tests[0]))
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+	for (int i = 0; i < argc; i++)
+		if (!strcmp(argv[i], name))
+			return true;
+	return !argc;
+}
+
+int main(int argc, char **argv)
+{
+	argc--;
+	argv++;
+	if (argc > 1 && !strcmp(argv[0], "--program")) {
+		program = argv[1];
+		argc -= 2;
+		argv += 2;
+	}
+	for (unsigned int i = 0; i < TESTS; i++) {
+		if (!wanted(tests[i].name, argc, argv))
+			continue;
+		note("%s", tests[i].name);
+		tests[i].fn();
+	}
+	return tap_done();
+}
