@@ -561,6 +561,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		return -EINVAL;
 	}
 
+	/* However fast it was: with TCP nobody is connected before he has asked again. */
+	if (*first && flags & O_NONBLOCK)
+		return -EINPROGRESS;
 	err = wait_connected(sk, sock_sndtimeo(sk, flags & O_NONBLOCK));
 	*use_inner = vtoe_is_tcp(vs);
 	if (*use_inner)
