@@ -460,13 +460,16 @@ static int inner_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int l
 }
 
 /* Until it is no longer SYN_SENT; 0 or a signal's or the time limit's errno. */
-static int wait_connected(struct sock *sk, long timeo)
+static int wait_connected(struct sock *sk, long timeo, bool first)
 {
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
 	int err = 0;
 
-	/* A later connect() that does not wait learns how the first ended. */
-	if (sk->sk_state != VTOE_SOCK_SYN_SENT)
+	/*
+	 * The first that does not wait says EINPROGRESS, as over TCP, however quick
+	 * the peer was; a later one how it ended.
+	 */
+	if (sk->sk_state != VTOE_SOCK_SYN_SENT && (timeo || !first))
 		return 0;
 	if (!timeo)
 		return -EINPROGRESS;
@@ -561,7 +564,7 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		return -EINVAL;
 	}
 
-	err = wait_connected(sk, sock_sndtimeo(sk, flags & O_NONBLOCK));
+	err = wait_connected(sk, sock_sndtimeo(sk, flags & O_NONBLOCK), *first);
 	*use_inner = vtoe_is_tcp(vs);
 	if (*use_inner)
 		return 0;
@@ -596,6 +599,7 @@ int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int 
 		} else {
 			if (sk->sk_state == VTOE_SOCK_LISTEN)
 				vtoe_unlisten(vs);
+			WRITE_ONCE(sk->sk_shutdown, 0); /* of one that was not connected */
 			use_inner = vs->inner;
 		}
 	} else if (!use_inner) {
