@@ -599,6 +599,7 @@ int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int 
 		} else {
 			if (sk->sk_state == VTOE_SOCK_LISTEN)
 				vtoe_unlisten(vs);
+			WRITE_ONCE(sk->sk_shutdown, 0); /* of one that was not connected */
 			use_inner = vs->inner;
 		}
 	} else if (!use_inner) {
