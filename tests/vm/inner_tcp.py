@@ -4,8 +4,9 @@
 
 usage: inner_tcp.py PCAP MARKER
 
-PCAP is a growing tcpdump file of the VXLAN datagrams between two hosts (links of form `segmented`: each segment is a VXLAN
-header and an inner frame; a datagram that the kernel has not cut yet holds several). MARKER is the payload size of a ping
+PCAP is a growing tcpdump file of the datagrams between two hosts. On links of form `segmented` each segment is a VXLAN header
+and an inner frame; of form `whole`, a part of a frame of any size, the first with the inner headers (proto/vnet_train.h); a
+datagram that the kernel has not cut yet holds several. MARKER is the payload size of a ping
 that was sent through the overlay last: when it is in the file, everything before it is. Prints one JSON line: inner frames,
 TCP frames, SYNs (connections opened), bytes of TCP payload, and datagrams that are not what they should be.
 """
@@ -15,7 +16,7 @@ import struct
 import sys
 import time
 
-PORTS = range(9000, 9065)       # tests/lab.d/common.py: UDP_PORT plus the guest's number
+PORTS = range(9000, 13225)      # tests/lab.d/topology.py: port()
 PATIENCE = 20
 
 
@@ -23,42 +24,61 @@ class Counts:
     def __init__(self):
         self.frames = self.tcp = self.syn = self.payload = self.malformed = 0
 
-    def inner_ip(self, proto, data, marker):
-        """One transport packet; true if it is the marker."""
+    def inner_ip(self, proto, data, length, marker):
+        """One transport packet of that length, at least its headers in data; true if it is the marker."""
         if proto == 6:
             self.tcp += 1
             flags = data[13]
             if flags & 0x12 == 0x02:
                 self.syn += 1
-            self.payload += len(data) - (data[12] >> 4) * 4
-        return proto == 1 and data[0] == 8 and len(data) - 8 == marker
+            self.payload += length - (data[12] >> 4) * 4
+        return proto == 1 and data[0] == 8 and length - 8 == marker
 
-    def inner_frame(self, data, marker):
-        """One inner Ethernet frame at the start of data: (its length, is it the marker)."""
+    def inner_frame(self, data, room, marker):
+        """
+        One inner Ethernet frame at the start of data, where it has that much room, perhaps more than is in data: (its length,
+        is it the marker).
+        """
         self.frames += 1
         kind = struct.unpack_from(">H", data, 12)[0]
         ip = data[14:]
         if kind == 0x0800:
             length = struct.unpack_from(">H", ip, 2)[0]
-            if len(ip) < length:
+            if room < 14 + length:
                 raise ValueError("an IPv4 packet is cut short")
-            return 14 + length, self.inner_ip(ip[9], ip[(ip[0] & 15) * 4:length], marker)
+            start = (ip[0] & 15) * 4
+            return 14 + length, self.inner_ip(ip[9], ip[start:length], length - start, marker)
         if kind == 0x86dd:
             length = 40 + struct.unpack_from(">H", ip, 4)[0]
-            if len(ip) < length:
+            if room < 14 + length:
                 raise ValueError("an IPv6 packet is cut short")
-            return 14 + length, self.inner_ip(ip[6], ip[40:length], marker)
+            return 14 + length, self.inner_ip(ip[6], ip[40:length], length - 40, marker)
         return len(data), False
 
     def datagram(self, data, marker):
         found = False
         while data:
-            if data[0] != 0x08:
-                raise ValueError("no VXLAN header")
-            length, hit = self.inner_frame(data[8:], marker)
-            data = data[8 + length:]
+            if data[0] == 1:
+                length, hit = self.part(data, marker)
+            elif data[0] == 0x08:
+                length, hit = self.inner_frame(data[8:], len(data) - 8, marker)
+                length += 8
+            else:
+                raise ValueError("neither a VXLAN header nor a part of a frame")
+            data = data[length:]
             found |= hit
         return found
+
+    def part(self, data, marker):
+        """struct vnet_seg_hdr and what follows it; in the first part struct vnet_wire_meta, encapsulation, frame."""
+        index, _, train, part = struct.unpack_from(">HIIH", data, 2)
+        length = min(part, train - index * part)
+        if length <= 0 or len(data) < 16 + length:
+            raise ValueError("a part is cut short")
+        if index:
+            return 16 + length, False
+        skip = 16 + struct.unpack_from(">H", data, 20)[0]
+        return 16 + length, self.inner_frame(data[16 + skip:16 + length], train - skip, marker)[1]
 
     def outer(self, frame, marker):
         if struct.unpack_from(">H", frame, 12)[0] != 0x0800 or frame[23] != 17:
