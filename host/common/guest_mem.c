@@ -153,6 +153,20 @@ void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len)
 	return NULL;
 }
 
+uint64_t guest_mem_gpa(const struct guest_mem *mem, const void *at)
+{
+	unsigned int i;
+
+	for (i = 0; i < mem->count; i++) {
+		const struct guest_region *r = &mem->region[i];
+		uint64_t offset = (uintptr_t)at - (uintptr_t)r->host;
+
+		if (offset < r->size)
+			return r->gpa + offset;
+	}
+	return UINT64_MAX;
+}
+
 uint64_t guest_mem_user_to_gpa(const struct guest_mem *mem, uint64_t user_addr,
 			       uint64_t len)
 {

@@ -45,6 +45,9 @@ int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size,
 int guest_mem_remove(struct guest_mem *mem, uint64_t gpa, uint64_t size);
 /* NULL unless [gpa, gpa + len) lies within one region. len 0 is NULL. */
 void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len);
+/* The way back: where a pointer that came from guest_mem_at() is; UINT64_MAX:
+ * from nowhere in it. */
+uint64_t guest_mem_gpa(const struct guest_mem *mem, const void *at);
 /* Front-end address to guest physical; UINT64_MAX if in no region. */
 uint64_t guest_mem_user_to_gpa(const struct guest_mem *mem, uint64_t user_addr,
 			       uint64_t len);

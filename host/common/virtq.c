@@ -78,6 +78,16 @@ static inline void read_desc(const struct vring_desc *table, uint32_t i,
 	__asm__ volatile("" ::: "memory");
 }
 
+/* The write is done: see dirty_log.h. Of the used ring's fields. */
+static inline void log_used(struct virtq *vq, const void *field, size_t len)
+{
+	if (unlikely(vq->log && vq->log->on))
+		dirty_log_mark(vq->log,
+			       vq->used_gpa + ((const char *)field -
+					       (const char *)vq->used),
+			       len);
+}
+
 static inline uint16_t slot(const struct virtq *vq, uint16_t position)
 {
 	return position & (vq->num - 1);
@@ -191,6 +201,11 @@ void virtq_set_call(struct virtq *vq, int fd)
 	replace_fd(&vq->call_fd, fd);
 }
 
+void virtq_set_log(struct virtq *vq, struct dirty_log *log)
+{
+	vq->log = log;
+}
+
 static void *ring_area(const struct guest_mem *mem, uint64_t gpa, uint64_t len,
 		       uint64_t align)
 {
@@ -228,6 +243,7 @@ int virtq_start(struct virtq *vq, const struct guest_mem *mem, uint16_t num,
 
 	vq->mem = mem;
 	vq->num = num;
+	vq->used_gpa = used_gpa;
 	vq->event_idx = event_idx;
 	vq->indirect = indirect;
 	vq->broken = false;
@@ -466,12 +482,36 @@ bool virtq_before(const struct virtq *vq, uint16_t mark)
 
 /* ---- giving them back ---- */
 
+/*
+ * Where the chain's buffers are is in its descriptors still, which are the
+ * driver's again only when it sees the used element. One that has changed them
+ * gets what it asked for: its buffers' old content on the new host.
+ */
+static void log_buffers(struct virtq *vq, uint16_t head, uint32_t len)
+{
+	struct virtq_chain chain;
+	unsigned int i;
+
+	if (head >= vq->num || !read_chain(vq, head, &chain))
+		return;
+	for (i = 0; i < chain.in_count && len; i++) {
+		const struct iovec *iov = &chain.iov[chain.out_count + i];
+		const uint32_t n = len < iov->iov_len ? len : iov->iov_len;
+
+		dirty_log_mark(vq->log, guest_mem_gpa(vq->mem, iov->iov_base), n);
+		len -= n;
+	}
+}
+
 void virtq_push(struct virtq *vq, uint16_t head, uint32_t len)
 {
 	struct vring_used_elem *elem = &vq->used->ring[slot(vq, vq->used_idx)];
 
+	if (unlikely(vq->log && vq->log->on && len))
+		log_buffers(vq, head, len);
 	__atomic_store_n(&elem->id, htole32(head), __ATOMIC_RELAXED);
 	__atomic_store_n(&elem->len, htole32(len), __ATOMIC_RELAXED);
+	log_used(vq, elem, sizeof(*elem));
 	vq->used_idx++;
 }
 
@@ -482,6 +522,7 @@ void virtq_publish(struct virtq *vq)
 	if (from == to)
 		return;
 	store16_release(&vq->used->idx, to);
+	log_used(vq, &vq->used->idx, sizeof(vq->used->idx));
 	vq->published = to;
 	vq->unsignalled = true;
 	/* 65536 elements and no interrupt decision: nothing to compare with. */
@@ -551,18 +592,23 @@ void virtq_call(struct virtq *vq)
 void virtq_disable_kicks(struct virtq *vq)
 {
 	/* With EVENT_IDX an index that stays behind is as good (until it wraps). */
-	if (vq->running && !vq->event_idx)
-		store16(&vq->used->flags, VRING_USED_F_NO_NOTIFY);
+	if (!vq->running || vq->event_idx)
+		return;
+	store16(&vq->used->flags, VRING_USED_F_NO_NOTIFY);
+	log_used(vq, &vq->used->flags, sizeof(vq->used->flags));
 }
 
 bool virtq_enable_kicks(struct virtq *vq)
 {
 	if (!vq->running)
 		return false;
-	if (vq->event_idx)
+	if (vq->event_idx) {
 		store16(avail_event(vq), vq->last_avail);
-	else
+		log_used(vq, avail_event(vq), sizeof(__virtio16));
+	} else {
 		store16(&vq->used->flags, 0);
+		log_used(vq, &vq->used->flags, sizeof(vq->used->flags));
+	}
 	full_fence();
 	return virtq_has_work(vq);
 }

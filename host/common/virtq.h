@@ -25,6 +25,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "dirty_log.h"
 #include "guest_mem.h"
 #include "vnet_dev.h"
 
@@ -53,6 +54,8 @@ struct virtq {
 	struct vring_desc *desc;
 	struct vring_avail *avail;
 	struct vring_used *used;
+	uint64_t used_gpa;
+	struct dirty_log *log; /* not owned; NULL: nobody migrates this VM */
 	struct vnet_inflight *inflight; /* shared record or NULL; mapping not owned */
 	uint16_t last_avail; /* next position to take */
 	uint16_t seen_avail; /* avail->idx as last read */
@@ -80,6 +83,13 @@ void virtq_init(struct virtq *vq); /* all zero but the fds */
  */
 void virtq_set_kick(struct virtq *vq, int fd);
 void virtq_set_call(struct virtq *vq, int fd);
+
+/*
+ * From now on what is written to guest memory is marked there, if it is on: the
+ * used ring here, a chain's buffers when it is pushed, as far as len says. Who
+ * writes into buffers must have done so by then.
+ */
+void virtq_set_log(struct virtq *vq, struct dirty_log *log);
 
 /*
  * Starts on rings at guest physical addresses. num: a power of two up to

@@ -19,6 +19,9 @@
  * in-flight records live in a memfd that both map, so the queues can be taken
  * over at any instant: after the agent's death the records say what it had.
  *
+ * While the VM migrates nobody is connected to: RETRY, and the queues LOCAL
+ * (vhost_user.c says why).
+ *
  * Suspension is for what happens under a running VM: stop and continue, memory
  * hot-plug, a moved interrupt. The agent keeps the connections, and the guest
  * sees nothing. A driver that begins anew is told apart by the ring positions.
@@ -410,6 +413,11 @@ static void try_connect(struct shim_attach *a)
 	char why[256];
 	int ret;
 
+	if (shim->log.on) { /* the agent does not mark what it writes */
+		set_state(a, SHIM_ATTACH_RETRY);
+		loop_timer_arm(a->retry, RETRY_MS);
+		return;
+	}
 	ret = unix_connect(shim->conf->agent, SOCK_SEQPACKET);
 	if (ret == -EACCES) {
 		snprintf(why, sizeof(why),
@@ -547,6 +555,31 @@ void shim_attach_suspend(struct shim *shim)
 	}
 	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
 		shim_queue_stop_local(shim_queue_vtoe(shim, i));
+}
+
+/*
+ * In the order of a suspension, at whose end the agent has nothing mapped. One
+ * that does not answer in time loses the connection instead, as ever; should it
+ * come to life again and write before it sees that, then unmarked.
+ */
+void shim_attach_log_started(struct shim *shim)
+{
+	struct shim_attach *a = &shim->attach;
+	const bool held = a->state == SHIM_ATTACH_MEM ||
+			  a->state == SHIM_ATTACH_START ||
+			  a->state == SHIM_ATTACH_UP;
+
+	if (!shim_queues_vtoe(shim))
+		return;
+	if (held && let_go(a) < 0)
+		shim_vtoe_take_back(shim);
+	if (a->state == SHIM_ATTACH_SUSPENDED || a->state == SHIM_ATTACH_HELLO)
+		lost(a, "the VM migrates, its connections are reset");
+	if (!held)
+		return;
+	shim_vtoe_serve_here(shim, true);
+	set_state(a, SHIM_ATTACH_RETRY);
+	loop_timer_arm(a->retry, RETRY_MS);
 }
 
 void shim_attach_reset(struct shim *shim)

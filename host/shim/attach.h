@@ -60,6 +60,9 @@ void shim_attach_base_set(struct shim_queue *q);
 /* A driver negotiates: a new one, if nobody asked where the last one's VTOE
  * queues had stopped. */
 void shim_attach_features_set(struct shim *shim);
+/* The VM begins to migrate: takes the VTOE queues back for as long as that
+ * lasts. The guest's connections end. */
+void shim_attach_log_started(struct shim *shim);
 void shim_attach_routes_changed(struct shim *shim);
 
 #endif /* SHIM_ATTACH_H */

@@ -250,6 +250,7 @@ int shim_queue_start_local(struct shim_queue *q, struct vnet_inflight *inflight)
 		return -EINVAL;
 	virtq_set_kick(&q->vq, dup_fd(q->kick_fd));
 	virtq_set_call(&q->vq, dup_fd(q->call_fd));
+	virtq_set_log(&q->vq, &shim->log);
 	if (q->vq.kick_fd < 0) {
 		log_err("vm %s: queue %u: %s", shim->conf->vm, q->index,
 			strerror(errno));

@@ -18,6 +18,7 @@
 #include "attach.h"
 #include "config.h"
 #include "device.h"
+#include "dirty_log.h"
 #include "front.h"
 #include "guest_mem.h"
 #include "hello.h"
@@ -42,6 +43,7 @@ struct shim {
 	struct shim_vu vu;     /* what belongs to its protocol: one of these */
 	struct shim_vfio vfio;
 	struct guest_mem mem;
+	struct dirty_log log; /* of mem, while the VM migrates */
 	struct shim_device dev;
 	struct shim_hello hello;
 	unsigned int queue_count;

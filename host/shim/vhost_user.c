@@ -15,6 +15,15 @@
  *  - QEMU keeps the control queue of its virtio-net to itself, and repeats
  *    SET_VRING_CALL when the guest moves interrupts.
  *
+ * Migration. While LOG_ALL is among the features, all that is written to guest
+ * memory is marked in the front end's log (dirty_log.h). The virtqueues do that,
+ * and this process must be the only one that serves them: it takes the VTOE
+ * queues back from the agent, which has no log, and lends them again when LOG_ALL
+ * has gone. Offloaded connections end with that, at the beginning of a migration
+ * and not at its end, where they cannot live on another host's agent anyway. A
+ * queue does not run with LOG_ALL but without a log. SEND_RARP is not offered:
+ * nobody on the overlay learns from a frame where a station is.
+ *
  * Threat model. The front end belongs to the guest's side: a VMM that its guest
  * has taken over may send anything. Lengths and counts are checked before a
  * handler sees them, queue indices pass one gate, addresses are only used
@@ -155,6 +164,8 @@ static void end(struct shim *shim)
 	struct shim_vu *vu = &shim->vu;
 
 	shim_device_reset_all(shim);
+	dirty_log_clear(&shim->log);
+	shim->log.on = false;
 	if (vu->req_fd >= 0)
 		close(vu->req_fd);
 	vu->req_fd = -1;
@@ -169,6 +180,7 @@ static int init(struct shim *shim)
 	struct shim_vu *vu = &shim->vu;
 
 	shim->front.msg = &vu->msg;
+	dirty_log_init(&shim->log);
 	vu->req_fd = -1;
 	vu->req_timer = loop_timer_create(shim->loop, tell_config_changed, shim);
 	return vu->req_timer ? 0 : -ENOMEM;
@@ -183,7 +195,8 @@ static void destroy(struct shim *shim)
 
 static bool may_run(const struct shim_queue *q)
 {
-	return q->enabled || !q->shim->vu.enable_needed;
+	return (q->enabled || !q->shim->vu.enable_needed) &&
+	       !dirty_log_missing(&q->shim->log);
 }
 
 /* The protocol has no message for it; the log has a line. */

@@ -13,9 +13,11 @@
 #define VU_FLAG_NEED_REPLY 0x8
 
 /* Among the device features. */
+#define VU_F_LOG_ALL_BIT 26
 #define VU_F_PROTOCOL_FEATURES_BIT 30
 
 #define VU_PROTOCOL_F_MQ_BIT 0
+#define VU_PROTOCOL_F_LOG_SHMFD_BIT 1
 #define VU_PROTOCOL_F_REPLY_ACK_BIT 3
 #define VU_PROTOCOL_F_BACKEND_REQ_BIT 5
 #define VU_PROTOCOL_F_CONFIG_BIT 9
@@ -28,6 +30,8 @@ enum vu_request {
 	VU_SET_OWNER = 3,
 	VU_RESET_OWNER = 4,
 	VU_SET_MEM_TABLE = 5,
+	VU_SET_LOG_BASE = 6,
+	VU_SET_LOG_FD = 7,
 	VU_SET_VRING_NUM = 8,
 	VU_SET_VRING_ADDR = 9,
 	VU_SET_VRING_BASE = 10,
@@ -58,9 +62,17 @@ struct vu_vring_state {
 	uint32_t index, num;
 };
 
+struct vu_log {
+	uint64_t mmap_size, mmap_offset;
+};
+
+/* In vu_vring_addr.flags. */
+#define VU_VRING_F_LOG 0x1
+
 struct vu_vring_addr {
 	uint32_t index, flags;
-	uint64_t desc, used, avail, log; /* front-end addresses */
+	uint64_t desc, used, avail; /* front-end addresses */
+	uint64_t log; /* the guest physical one of used, if that is logged */
 };
 _Static_assert(sizeof(struct vu_vring_addr) == 40, "no holes");
 

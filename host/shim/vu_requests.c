@@ -23,6 +23,7 @@
 
 #define OUR_PROTOCOL_FEATURES                                              \
 	(VNET_BIT_MASK(VU_PROTOCOL_F_MQ_BIT) |                             \
+	 VNET_BIT_MASK(VU_PROTOCOL_F_LOG_SHMFD_BIT) |                      \
 	 VNET_BIT_MASK(VU_PROTOCOL_F_REPLY_ACK_BIT) |                      \
 	 VNET_BIT_MASK(VU_PROTOCOL_F_BACKEND_REQ_BIT) |                    \
 	 VNET_BIT_MASK(VU_PROTOCOL_F_CONFIG_BIT) |                         \
@@ -84,6 +85,7 @@ static int get_features(struct shim *shim)
 {
 	shim->dev.offered = shim_device_offer(shim);
 	put_u64(&shim->vu.msg, shim->dev.offered |
+					  VNET_BIT_MASK(VU_F_LOG_ALL_BIT) |
 					  VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT));
 	return 0;
 }
@@ -105,10 +107,34 @@ static void count_pairs(struct shim *shim)
 	shim->dev.active_pairs = n ? n : 1;
 }
 
+/*
+ * A front end that starts to migrate gives the log first; one that goes on with
+ * a migration after a stop gives it later, and its queues wait for it.
+ */
+static int set_logging(struct shim *shim, bool on)
+{
+	if (shim->log.on == on)
+		return 0;
+	log_info("vm %s: log of written pages %s", shim->conf->vm,
+		 on ? "on" : "off");
+	shim->log.on = on;
+	if (!on) {
+		dirty_log_clear(&shim->log);
+		/* those that waited for one */
+		return shim_queues_resume(shim) < 0 ? 1 : 0;
+	}
+	if (dirty_log_missing(&shim->log))
+		shim_queues_pause(shim);
+	shim_attach_log_started(shim);
+	return 0;
+}
+
 static int set_features(struct shim *shim)
 {
 	const uint64_t bit = VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT);
-	const uint64_t features = get_u64(&shim->vu.msg);
+	const uint64_t log = VNET_BIT_MASK(VU_F_LOG_ALL_BIT);
+	const bool logging = get_u64(&shim->vu.msg) & log;
+	const uint64_t features = get_u64(&shim->vu.msg) & ~log;
 	unsigned int i;
 
 	if ((features & ~bit) != shim->dev.features)
@@ -120,7 +146,7 @@ static int set_features(struct shim *shim)
 	shim->vu.enable_needed = features & bit;
 	count_pairs(shim);
 	shim_attach_features_set(shim);
-	return 0;
+	return set_logging(shim, logging);
 }
 
 static int get_protocol_features(struct shim *shim)
@@ -267,6 +293,31 @@ static int set_mem_table(struct shim *shim)
 	return shim_queues_resume(shim) < 0 ? 1 : 0;
 }
 
+/* Answered when the log before is not touched any more. */
+static int set_log_base(struct shim *shim)
+{
+	struct vu_log l;
+	int ret;
+
+	memcpy(&l, shim->vu.msg.payload, sizeof(l));
+	ret = dirty_log_set(&shim->log, l.mmap_size, l.mmap_offset,
+			    shim_front_take_fd(&shim->front, 0));
+	if (ret < 0)
+		return shim_vu_bad(shim, "%#" PRIx64 " bytes at %#" PRIx64 ": %s",
+				   l.mmap_size, l.mmap_offset, strerror(-ret));
+	put_u64(&shim->vu.msg, 0);
+	if (shim->log.on && shim_queues_resume(shim) < 0)
+		return -EPROTO;
+	return 0;
+}
+
+/* It may be told of marks. Those that there are look by themselves. */
+static int set_log_fd(struct shim *shim)
+{
+	close(shim_front_take_fd(&shim->front, 0));
+	return 0;
+}
+
 /* ---- queues ---- */
 
 static int stopped(struct shim *shim, const struct shim_queue *q)
@@ -305,6 +356,18 @@ static int set_vring_base(struct shim *shim)
 	return 0;
 }
 
+/* A device that has stopped gets a new log before it goes on: the front end
+ * gives the old one up without a word. */
+static void forget_log(struct shim *shim)
+{
+	unsigned int i;
+
+	for (i = 0; i < shim->queue_count; i++)
+		if (shim->queue[i].state != SHIM_QUEUE_IDLE)
+			return;
+	dirty_log_clear(&shim->log);
+}
+
 static int get_vring_base(struct shim *shim)
 {
 	struct vu_vring_state s;
@@ -319,6 +382,7 @@ static int get_vring_base(struct shim *shim)
 	if (q->kick_fd >= 0)
 		close(q->kick_fd);
 	q->kick_fd = -1;
+	forget_log(shim);
 	s = (struct vu_vring_state){ .index = q->index, .num = q->base };
 	memcpy(shim->vu.msg.payload, &s, sizeof(s));
 	shim->vu.msg.size = sizeof(s);
@@ -334,8 +398,9 @@ static int set_vring_addr(struct shim *shim)
 	q = get_queue(shim, a.index);
 	if (!q)
 		return -EPROTO;
-	if (a.flags)
-		return shim_vu_bad(shim, "flags %#x (logging was not offered)", a.flags);
+	/* with LOG_ALL the used ring is logged where it is, whatever a.log says */
+	if (a.flags & ~VU_VRING_F_LOG)
+		return shim_vu_bad(shim, "flags %#x", a.flags);
 	if (q->addr_set && q->desc_addr == a.desc && q->avail_addr == a.avail &&
 	    q->used_addr == a.used)
 		return 0;
@@ -442,6 +507,10 @@ static const struct shim_vu_row rows[] = {
 	ROW(RESET_OWNER, reset_device, 0, 0, 0, 0, false, -1),
 	ROW(SET_MEM_TABLE, set_mem_table, offsetof(struct vu_mem_table, region),
 	    sizeof(struct vu_mem_table), 0, VU_MEM_REGIONS_MAX, false, -1),
+	ROW(SET_LOG_BASE, set_log_base, sizeof(struct vu_log),
+	    sizeof(struct vu_log), 1, 1, true, VU_PROTOCOL_F_LOG_SHMFD_BIT),
+	ROW(SET_LOG_FD, set_log_fd, 0, U64, 1, 1, false,
+	    VU_PROTOCOL_F_LOG_SHMFD_BIT),
 	ROW(SET_VRING_NUM, set_vring_num, STATE, STATE, 0, 0, false, -1),
 	ROW(SET_VRING_ADDR, set_vring_addr, sizeof(struct vu_vring_addr),
 	    sizeof(struct vu_vring_addr), 0, 0, false, -1),

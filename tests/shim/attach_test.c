@@ -496,6 +496,44 @@ static void device_reset(void)
 	ok(wait_until(state_is(VNET_VTOE_UP, 4)), "of a new epoch");
 }
 
+static int set_logging(bool on)
+{
+	return vu_u64(vm.sock, VU_SET_FEATURES,
+		      vm.features | VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT) |
+			      (on ? VNET_BIT_MASK(VU_F_LOG_ALL_BIT) : 0));
+}
+
+/* The VM migrates, in vain: an agent has no log, so it has no queues either. */
+static void migrating(void)
+{
+	const struct vu_log log = { 1 << 20, 0 };
+	unsigned int removals = 0, n = 0;
+	uint64_t answer = 1;
+	pid_t pid;
+	int fd = memfd_create("log", MFD_CLOEXEC);
+
+	ok(fd >= 0 && ftruncate(fd, log.mmap_size) == 0 &&
+		   vu_send(vm.sock, VU_SET_LOG_BASE, VU_VERSION, &log,
+			   sizeof(log), &fd, 1) == 0 &&
+		   vu_recv(vm.sock, VU_SET_LOG_BASE, &answer, 8) == 8 && !answer,
+	   "a log of written pages");
+	post_events(2);
+	pid = in_background(give_back);
+	ok(set_logging(true) == 0 && ended_well(pid),
+	   "it is on: the agent gives all back first");
+	drop_all();
+	agent_close();
+	ok(state_is(VNET_VTOE_DOWN, 4), "state down");
+	ok(wait_until((n += returned(4, &removals)) >= 2) && removals == 1,
+	   "the event buffers are back, one says DEVICE_REMOVAL");
+	ok(poll(&(struct pollfd){ .fd = listener, .events = POLLIN }, 1, 250) == 0,
+	   "no attachment while it is on");
+	ok(set_logging(false) == 0 && attach(), "it is off: the agent gets all again");
+	ok(wait_until(state_is(VNET_VTOE_UP, 5)), "state up, a new epoch");
+	vm_config_changes(&vm);
+	close(fd);
+}
+
 static bool refused(uint32_t reason)
 {
 	struct attach_msg msg;
@@ -536,7 +574,7 @@ static void bad_agents(void)
 	   "is left");
 	agent_close();
 	guest_mem_clear(&mem);
-	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 5)), "a good one at last");
+	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 6)), "a good one at last");
 	/* hangs: the front end must not */
 	start = now_ms();
 	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 0) == 0 &&
@@ -544,7 +582,7 @@ static void bad_agents(void)
 	   "one that hangs is waited for two seconds");
 	ok(now_ms() - start >= 1900, "and not less");
 	ok(log_has(&vm, "it does not give the queues back"), "that is logged");
-	ok(state_is(VNET_VTOE_DOWN, 5), "state down");
+	ok(state_is(VNET_VTOE_DOWN, 6), "state down");
 	agent_close();
 	drop_all();
 }
@@ -567,6 +605,7 @@ int main(void)
 	replaced();
 	driver_reloads();
 	device_reset();
+	migrating();
 	bad_agents();
 	vm_free_bufs(&vm);
 	vm_disconnect(&vm);

@@ -87,7 +87,8 @@ static void malformed_messages(void)
 	const struct vu_vring_state base_big = { 0, 0x10000 }, enable2 = { 0, 2 };
 	struct vu_mem_table t = { .count = 2 };
 	struct vu_config c = { 0, 256, 0 };
-	struct vu_vring_addr addr = { .index = 0, .flags = 1 };
+	struct vu_vring_addr addr = { .index = 0, .flags = 2 };
+	const struct vu_log log = { 4096, 0 };
 	uint64_t v = 0x1000000;
 	uint8_t junk[600] = { 0 };
 	const unsigned int fds = open_fds(a.pid);
@@ -101,7 +102,9 @@ static void malformed_messages(void)
 	ok(ends(VU_SET_VRING_BASE, 1, 8, &base_big, 8, 0), "base of 17 bits");
 	ok(ends(VU_SET_VRING_ENABLE, 1, 8, &enable2, 8, 0), "enable 2");
 	ok(ends(VU_SET_VRING_ADDR, 1, sizeof(addr), &addr, sizeof(addr), 0),
-	   "ring with logging");
+	   "ring with unknown flags");
+	ok(ends(VU_SET_LOG_BASE, 1, sizeof(log), &log, sizeof(log), 1),
+	   "a log, not negotiated");
 	ok(ends(VU_SET_VRING_NUM, 1, 4, &num3, 4, 0), "too short");
 	ok(ends(VU_SET_VRING_NUM, 1, 12, junk, 12, 0), "too long");
 	ok(ends(VU_SET_VRING_NUM, 1, 8, &num3, 8, 1), "unexpected descriptor");
