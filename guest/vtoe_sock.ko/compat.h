@@ -118,6 +118,16 @@ static inline bool vtoe_has_custom_sockopt(void)
 #endif
 }
 
+/* Memory of devices may be sent since 6.16. */
+static inline struct ubuf_info *vtoe_zerocopy_alloc(struct sock *sk, size_t size)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return msg_zerocopy_realloc(sk, size, NULL, false);
+#else
+	return msg_zerocopy_realloc(sk, size, NULL);
+#endif
+}
+
 /* TCP knows SO_PEEK_OFF since 6.10. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
 #define VTOE_OPS_PEEK_OFF .set_peek_off = sk_set_peek_off,

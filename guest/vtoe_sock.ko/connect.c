@@ -561,6 +561,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		return -EINVAL;
 	}
 
+	/* However fast it was: with TCP nobody is connected before he has asked again. */
+	if (*first && flags & O_NONBLOCK)
+		return -EINPROGRESS;
 	err = wait_connected(sk, sock_sndtimeo(sk, flags & O_NONBLOCK));
 	*use_inner = vtoe_is_tcp(vs);
 	if (*use_inner)
@@ -596,6 +599,7 @@ int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int 
 		} else {
 			if (sk->sk_state == VTOE_SOCK_LISTEN)
 				vtoe_unlisten(vs);
+			WRITE_ONCE(sk->sk_shutdown, 0); /* of one that was not connected */
 			use_inner = vs->inner;
 		}
 	} else if (!use_inner) {

@@ -38,19 +38,6 @@ static void copy_error(struct vtoe_sock *vs, const struct sock *isk)
 	}
 }
 
-/* Its own signal finds no file. Once for each urgent byte; inet's lock. */
-static void pass_urgent(struct vtoe_sock *vs, const struct sock *isk)
-{
-	const struct tcp_sock *tp = tcp_sk(isk);
-
-	if (likely(!(READ_ONCE(tp->urg_data) & TCP_URG_VALID)) ||
-	    (vs->urg && vs->urg_pos == tp->urg_seq))
-		return;
-	vs->urg = VTOE_URG_VALID;
-	vs->urg_pos = tp->urg_seq;
-	sk_send_sigurg(vtoe_sock(vs));
-}
-
 /*
  * An inner listener's children have our callbacks too, without our socket,
  * until accept() adopts them; nobody waits for them.
@@ -77,7 +64,6 @@ INNER_CALLBACK(inner_data_ready, {
 	WRITE_ONCE(sk->sk_napi_id, READ_ONCE(isk->sk_napi_id));
 #endif
 	WRITE_ONCE(sk->sk_incoming_cpu, READ_ONCE(isk->sk_incoming_cpu));
-	pass_urgent(vs, isk);
 	sk->sk_data_ready(sk);
 })
 INNER_CALLBACK(inner_state_change, {

@@ -452,7 +452,7 @@ static int get_uarg(struct sock *sk, struct msghdr *msg, struct ubuf_info **uarg
 	if (!(msg->msg_flags & MSG_ZEROCOPY) || !sock_flag(sk, SOCK_ZEROCOPY) ||
 	    msg->msg_ubuf || !msg_data_left(msg) || !user_backed_iter(&msg->msg_iter))
 		return 0;
-	*uarg = msg_zerocopy_realloc(sk, msg_data_left(msg), NULL);
+	*uarg = vtoe_zerocopy_alloc(sk, msg_data_left(msg));
 	return *uarg ? 0 : -ENOBUFS;
 }
 

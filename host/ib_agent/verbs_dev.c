@@ -473,6 +473,24 @@ static uint64_t memlock(void)
 }
 
 /* Without a device the other fabrics do; what is missing is logged. */
+/*
+ * rdma_resolve_route() asks librdmacm's client of ibacm, which looks for that
+ * daemon once, by opening files. That must be before our sandbox is closed.
+ */
+static void meet_ibacm(const struct iba_vport *port)
+{
+	struct sockaddr_storage addr = port->addr;
+	struct rdma_addrinfo hints = {
+		.ai_src_addr = (struct sockaddr *)&addr,
+		.ai_src_len = sockaddr_len(&addr),
+		.ai_dst_addr = (struct sockaddr *)&addr,
+		.ai_dst_len = sockaddr_len(&addr),
+	}, *found;
+
+	if (rdma_getaddrinfo(NULL, NULL, &hints, &found) == 0)
+		rdma_freeaddrinfo(found);
+}
+
 int iba_verbs_start(struct iba_tenant *t)
 {
 	struct iba_verbs *v = calloc(1, sizeof(*v));
@@ -508,6 +526,8 @@ int iba_verbs_start(struct iba_tenant *t)
 			 ibv_get_device_name(port->dev->ctx->device));
 		v->port_count++;
 	}
+	if (v->port_count)
+		meet_ibacm(&v->port[0]);
 	t->verbs = v;
 	v->cm_source = set_nonblocking(v->cm->fd) ?
 			       NULL :
