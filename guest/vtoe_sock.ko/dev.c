@@ -21,7 +21,8 @@ static unsigned int large_bufs = 64;
 module_param(large_bufs, uint, 0644);
 MODULE_PARM_DESC(large_bufs, "large receive buffers per device to begin with");
 
-#define HELLO_TIMEOUT (5 * HZ)
+/* An agent with RDMA registers the guest's memory first, which may take many seconds. */
+#define HELLO_TIMEOUT (30 * HZ)
 #define BYE_TIMEOUT (2 * HZ)
 
 LIST_HEAD(vtoe_devs);

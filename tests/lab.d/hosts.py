@@ -164,7 +164,8 @@ def check(opt):
     if opt["machines"] == 2 and opt["hosts"] != 2:
         raise LabError("--machines 2: one wire joins two hosts, not %d" % opt["hosts"])
     opt["link_mtu"] = opt["link_mtu"] or 9000
-    opt["mem"] = opt["mem"] or "160M"
+    # Little, since soft RDMA registers a guest's memory page by page.
+    opt["mem"] = opt["mem"] or "96M"
     common.megabytes(opt["mem"])
     # What would be options of guests is about the machines.
     opt["machine"] = {"kernel": opt["host_kernel"] or "6.12", "qemu": opt["qemu"] or "11", "accel": opt["accel"] or "tcg"}
