@@ -96,6 +96,15 @@ static void accepting(void)
 	close(listener);
 }
 
+/* An address of the peer's network that nobody has, and nobody was looked for at. */
+static void choose_nobody(uint8_t last)
+{
+	if (peer.v6)
+		((struct sockaddr_in6 *)&nobody.ss)->sin6_addr.s6_addr[15] = last;
+	else
+		((uint8_t *)&((struct sockaddr_in *)&nobody.ss)->sin_addr)[3] = last;
+}
+
 static void connecting(void)
 {
 	struct timeval tv = { .tv_usec = 200000 };
@@ -118,6 +127,7 @@ static void connecting(void)
 	close(fd);
 
 	/* or in the same call: until nobody answers */
+	choose_nobody(98);
 	fd = vnet_socket(nobody.v6);
 	handler(SA_RESTART);
 	soon();
@@ -131,10 +141,7 @@ static void connecting(void)
 static void client(void)
 {
 	check(own_addr(&nobody, peer.v6));
-	if (peer.v6)
-		((struct sockaddr_in6 *)&nobody.ss)->sin6_addr.s6_addr[15] = 99;
-	else
-		((uint8_t *)&((struct sockaddr_in *)&nobody.ss)->sin_addr)[3] = 99;
+	choose_nobody(99);
 	alarm(0);
 	receiving();
 	sending();
