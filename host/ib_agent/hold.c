@@ -26,6 +26,8 @@
 #define HEAD_HELD 0x8000u /* above VIRTQ_NUM_MAX */
 #define HELD_MAX (64u << 20)
 _Static_assert(VIRTQ_NUM_MAX <= HEAD_HELD, "heads and held ones differ");
+_Static_assert(VNET_RWQ_CLASSES * VIRTQ_NUM_MAX < HEAD_HELD,
+	       "there is a number for each that is held");
 
 struct iba_held {
 	uint16_t id;

@@ -323,6 +323,8 @@ void iba_vlane_release(struct iba_vlane *lane)
 	if (lane->on_srqs && !lane->dev->dead)
 		while (iba_vrx_poll(lane->dev, 64))
 			;
+	if (lane->state == IBA_VLANE_DEAD) /* the device has gone meanwhile */
+		return;
 	broken = free_paths(lane);
 	if (lane->ctrl_mr && !lane->dev->dead)
 		ibv_dereg_mr(lane->ctrl_mr);

@@ -167,6 +167,15 @@ void iba_vrx_fin(struct iba_vpath *path, const struct vtoe_msg_hdr *hdr)
 
 /* ---- completions ---- */
 
+/* The first message may come before the last of the RTUs, not of the queue pairs. */
+static bool whole(const struct iba_vlane *lane)
+{
+	for (unsigned int k = 0; k < IBA_V_KINDS; k++)
+		if (!lane->qp[k].id)
+			return false;
+	return true;
+}
+
 static void rx_done(struct iba_vdev *dev, const struct ibv_wc *wc,
 		    struct iba_vlane *lane)
 {
@@ -192,9 +201,15 @@ static void rx_done(struct iba_vdev *dev, const struct ibv_wc *wc,
 				      ibv_wc_status_str(wc->status));
 		return;
 	}
-	/* the first message may come before the last of the RTUs */
-	if (lane->state == IBA_VLANE_ACCEPTING)
+	if (lane->state == IBA_VLANE_ACCEPTING) {
+		if (!whole(lane)) {
+			iba_vvm_recycle(vvm, rx);
+			iba_vlane_end(lane, VTOE_REASON_PROTOCOL,
+				      "data before its queue pairs");
+			return;
+		}
 		iba_vlane_up(lane);
+	}
 	data_received(lane, rx, wc->byte_len);
 }
 
@@ -211,8 +226,14 @@ static void tx_done(struct iba_vdev *dev, const struct ibv_wc *wc)
 
 static void ctrl_rx_done(struct iba_vlane *lane, const struct ibv_wc *wc)
 {
-	if (lane->state == IBA_VLANE_ACCEPTING && !wc->status)
+	if (lane->state == IBA_VLANE_ACCEPTING && !wc->status) {
+		if (!whole(lane)) {
+			iba_vlane_end(lane, VTOE_REASON_PROTOCOL,
+				      "a message before its queue pairs");
+			return;
+		}
 		iba_vlane_up(lane);
+	}
 	if (!wc->status && (lane->state == IBA_VLANE_UP ||
 			    lane->state == IBA_VLANE_CLOSING))
 		iba_vctrl_received(lane, (uint16_t)(wc->wr_id >> 32),
