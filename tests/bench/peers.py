@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """peers.py - labs of what the system is compared with: the kernel's own VXLAN, on the hosts or in the guests, or no overlay.
 

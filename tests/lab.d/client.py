@@ -16,8 +16,7 @@ import termios
 import tty
 
 import common
-from line import GONE
-from common import ACK, CHUNK, EXIT, KILL, LabError, SIGNAL, START, STDERR, STDIN, STDOUT, WINDOW_STDIN, WINSIZE
+from common import ACK, CHUNK, EXIT, GONE, KILL, LabError, SIGNAL, START, STDERR, STDIN, STDOUT, WINDOW_STDIN, WINSIZE
 
 
 def terminal_size():

@@ -5,7 +5,6 @@ Where things are, how guests and hosts are named and addressed, the frames of th
 side), and the one exception that ends in a plain message instead of a traceback.
 """
 
-import hashlib
 import os
 import re
 import struct
@@ -29,6 +28,8 @@ MAX_GUESTS = 64
 
 # Frame types and limits of guestd.c
 HELLO, START, STDIN, STDOUT, STDERR, EXIT, SIGNAL, WINSIZE, ACK, KILL = range(1, 11)
+# Supervisor to client only: the system behind the line is gone, payload says how.
+GONE = 32
 PROTOCOL = 1
 WINDOW_STDIN = 65536
 CHUNK = 16384
@@ -70,6 +71,7 @@ def script(argv):
 
 def build_static(name):
     """A program of the lab's own that runs in guests or machines."""
+    import hashlib  # pylint: disable=import-outside-toplevel
     source = os.path.join(TESTS, "lab.d/%s.c" % name)
     with open(source, "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()[:12]

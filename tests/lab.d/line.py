@@ -11,10 +11,7 @@ import os
 import struct
 
 import common
-from common import ACK, EXIT, HELLO, KILL, LabError, START, STDERR, STDIN, STDOUT
-
-# Supervisor to client only: the system behind the line is gone, payload says how.
-GONE = 32
+from common import ACK, EXIT, GONE, HELLO, KILL, LabError, START, STDERR, STDIN, STDOUT
 
 
 class Line:

@@ -15,9 +15,9 @@ import struct
 import common
 import proc
 import qemu
-from common import ACK, CHUNK, EXIT, LabError, SIGNAL, START, STDERR, STDIN, STDOUT, WINDOW_STDIN
+from common import ACK, CHUNK, EXIT, GONE, LabError, SIGNAL, START, STDERR, STDIN, STDOUT, WINDOW_STDIN
 from kinds import IN_MACHINE
-from line import GONE, Line
+from line import Line
 
 BOOT_TIMEOUT = 120
 

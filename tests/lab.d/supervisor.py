@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The supervisor of one lab: process 1 of the lab's own pid, mount and network namespaces.
 

@@ -17,8 +17,6 @@ import sys
 import time
 
 import common
-import hosts
-import kinds
 import logcheck
 from common import LabError, say
 
@@ -105,6 +103,10 @@ def gather_modules(opt, state):
 
 
 def prepare(opt):
+    # pylint: disable=import-outside-toplevel
+    import hosts  # much, which a command in a guest starts sooner without
+    import kinds
+
     state = opt["state"]
     shutil.rmtree(state, ignore_errors=True)
     lab = os.path.join(state, "lab")

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ends.py - one end of a TCP connection that writes down how the connection ended, for tests/vm/failures.
 

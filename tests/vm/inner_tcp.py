@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """inner_tcp.py - what TCP crossed the overlay as Ethernet, from a capture on a host's link.
 

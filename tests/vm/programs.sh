@@ -39,7 +39,7 @@ link() {
 	marker=$((500 + $(wc -l <"$work/markers")))
 	lab exec g1 -n -- ping -c 1 -W 5 -s "$marker" "$g2_ip" >>"$work/out" 2>&1 || return 1
 	tests/vm/inner_tcp.py "$work/pcap" "$marker" >"$work/link" 2>>"$work/out" || return 1
-	python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/link" "$1"
+	/usr/bin/python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/link" "$1"
 }
 
 snapshot() { # snapshot PREFIX: connections offloaded and not, so far
@@ -121,7 +121,7 @@ mpich_there() { pingpong_from g2 g1; }
 
 iperf() { # iperf OPTIONS...: both ends must have moved data
 	g1 iperf3 -c "$g2_ip" -t $program_seconds -J "$@" >"$work/iperf.json" || { cat "$work/iperf.json"; return 1; }
-	python3 - "$work/iperf.json" <<-'END'
+	/usr/bin/python3 - "$work/iperf.json" <<-'END'
 		import json, sys
 		end = json.load(open(sys.argv[1]))["end"]
 		got = [end[k]["bytes"] for k in end if k.startswith("sum_received")]

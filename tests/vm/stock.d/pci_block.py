@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The vendor block as PCI config space shows it, read without the driver's help: one line `NAME VALUE` for each field.
 
