@@ -267,6 +267,9 @@ struct iba_tenant {
 	bool ticking;
 	bool received; /* a lane has: counts as work for adaptive polling */
 	uint64_t last_work_us, empty_since_us;
+	uint64_t spin_after_us; /* the CPU is needed by others until then */
+	uint32_t spin_rest_ms;
+	bool spinning;
 	struct iba_vm_list vms, ready, dirty;
 	unsigned int vm_count;
 	/* connections */

@@ -14,7 +14,10 @@
  * so interrupts and system calls are counted per pass, not per message. When a
  * pass finds nothing, doorbells are switched on again, and only if nothing came
  * in meanwhile may the loop sleep. With `poll adaptive` it goes on polling, with
- * doorbells off, for the configured time after the last work.
+ * doorbells off, for the configured time after the last work, and offers the CPU
+ * to others between looks: the guest's virtual CPU, which makes the work, may
+ * have no other. Who does not get it back soon is in the way of somebody busy,
+ * and lets it be for a while.
  *
  * Watchdog. Nothing here waits but the loop, and what a VM's front end makes wait
  * (virtq.h). So that it does not stop the tenant's other VMs for ever a signal
@@ -28,6 +31,7 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +50,9 @@
 #define IDLE_LIFE_US (60 * 1000000ull)
 #define WATCHDOG_S 1
 #define ROUNDS_MAX 4 /* of a pass, before the loop looks at sockets again */
+#define CONTENDED_US 500 /* so long without the CPU */
+#define SPIN_REST_MS 10	 /* then no polling; doubled each time, up to ... */
+#define SPIN_REST_MAX_MS 640
 
 /* ---- lists ---- */
 
@@ -166,6 +173,23 @@ static bool run_pass(struct iba_tenant *t)
 	return work;
 }
 
+/* Polls on: true, having offered the CPU to others. */
+static bool spin(struct iba_tenant *t)
+{
+	uint64_t now = loop_now_us();
+
+	if (now - t->last_work_us >= t->cfg->spin_us || now < t->spin_after_us)
+		return false;
+	sched_yield();
+	if (loop_now_us() - now < CONTENDED_US)
+		return true;
+	t->spin_after_us = now + 1000 * t->spin_rest_ms;
+	if (t->spin_rest_ms < SPIN_REST_MAX_MS)
+		t->spin_rest_ms *= 2;
+	t->spinning = false;
+	return false;
+}
+
 /* True: do not sleep. */
 static bool tenant_poll(void *ctx)
 {
@@ -178,10 +202,13 @@ static bool tenant_poll(void *ctx)
 		if (spin_us && (work || t->received)) {
 			t->last_work_us = loop_now_us();
 			t->received = false;
+			if (t->spinning) /* it was worth it */
+				t->spin_rest_ms = SPIN_REST_MS;
 		}
 		if (work)
 			continue;
-		if (spin_us && loop_now_us() - t->last_work_us < spin_us)
+		t->spinning = spin_us && spin(t);
+		if (t->spinning)
 			return true;
 		if (!rest_ready(t) && !iba_verbs_rest(t))
 			return false;
@@ -361,6 +388,8 @@ static const char *const syscalls[] = {
 static int tenant_start(struct iba_tenant *t)
 {
 	int err;
+
+	t->spin_rest_ms = SPIN_REST_MS;
 
 	t->loop = loop_create();
 	if (!t->loop)
