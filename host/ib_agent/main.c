@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -165,8 +166,14 @@ static void take_small_slices(void)
 		int32_t nice;
 		uint32_t priority;
 		uint64_t runtime, deadline, period;
-	} attr = { .size = sizeof(attr), .runtime = SLICE_NS };
+	} attr;
 
+	/* What an operator chose otherwise stays: nice, or another policy. */
+	if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) < 0 ||
+	    attr.policy != SCHED_OTHER)
+		return;
+	attr.flags = 0;
+	attr.runtime = SLICE_NS;
 	if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
 		log_debug("no small slices: %s", strerror(errno));
 }
