@@ -43,7 +43,7 @@ SHIM_LIBS  := -lsystemd -lseccomp
 AGENT_LIBS := -lrdmacm -libverbs -lssl -lcrypto -lsystemd -lseccomp
 
 DAEMONS := $(O)/host/vnet-shim $(O)/host/vnet-ibagent
-GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-takeover
+GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-ss $(O)/guest/vnet-takeover
 # Not for the demo: takes clang and libbpf.
 BPF     := $(O)/guest/vnet-bpf
 
@@ -75,7 +75,7 @@ $(O)/san/%.o: %.c
 
 # ---- guest: preload library ----
 
-VNS_SRC := $(filter-out %/vnet-run.c %/vnet-bpf.c %.bpf.c,$(wildcard guest/libvnetsock/*.c))
+VNS_SRC := $(filter-out %/vnet-run.c %/vnet-ss.c %/vnet-bpf.c %.bpf.c,$(wildcard guest/libvnetsock/*.c))
 
 $(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vnet_sock.h
 	@mkdir -p $(@D)
@@ -86,6 +86,10 @@ $(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vn
 $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 	@mkdir -p $(@D)
 	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
+
+$(O)/guest/vnet-ss: guest/libvnetsock/vnet-ss.c proto/vnet_sock.h proto/vtoe_states.h
+	@mkdir -p $(@D)
+	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -Iproto -o $@ $< -lmnl
 
 # The headers of BPF programs want asm/, which is the host's.
 $(O)/guest/vnet-bpf.bpf.o: guest/libvnetsock/vnet-bpf.bpf.c guest/libvnetsock/vnet-bpf.h proto/vnet_sock.h
@@ -183,7 +187,7 @@ lint:
 
 install: all
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(DAEMONS)
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run $(BPF)
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run $(O)/guest/vnet-ss $(BPF)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(O)/guest/libvnetsock.so
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin guest/vnet-takeover
 	install -D -m 644 guest/modprobe.conf $(DESTDIR)$(PREFIX)/lib/modprobe.d/vnet.conf

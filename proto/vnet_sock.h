@@ -48,4 +48,16 @@ struct vnet_so_path {
 };
 VNET_ASSERT_SIZE(vnet_so_path, 48);
 
+/*
+ * sock_diag(7): SOCK_DIAG_BY_FAMILY with NLM_F_DUMP and a struct inet_diag_req_v2
+ * whose sdiag_family is the number of our family, and whose idiag_states is a set
+ * of 1 << TCP_ESTABLISHED and so on, lists our sockets of the caller's network
+ * namespace, each as a struct inet_diag_msg (idiag_family: AF_INET or AF_INET6) with
+ * the attributes INET_DIAG_SHUTDOWN (u8) and VNET_DIAG_PATH (struct vnet_so_path).
+ * Queues are in bytes; for a listener they are connections that wait, of those that
+ * were offloaded, and how many may. A socket that runs over TCP is TCP_CLOSE here;
+ * what it does stands in TCP's list.
+ */
+#define VNET_DIAG_PATH 64 /* beyond INET_DIAG_MAX */
+
 #endif /* VNET_SOCK_H */

@@ -87,6 +87,7 @@ static void vtoe_destruct(struct sock *sk)
 {
 	struct vtoe_sock *vs = vtoe_sk(sk);
 
+	vtoe_sks_del(vs); /* first: who lists sockets looks at all of this */
 	spin_lock_bh(&vs->lock);
 	vtoe_rx_purge(vs);
 	vtoe_tx_purge(vs);
@@ -95,7 +96,6 @@ static void vtoe_destruct(struct sock *sk)
 		vtoe_sid_put(vs->conn);
 	if (vs->neigh)
 		neigh_release(vs->neigh);
-	vtoe_sks_del(vs);
 	sk_sockets_allocated_dec(sk);
 	inet_sock_destruct(sk);
 }

@@ -27,11 +27,16 @@ static int __init vtoe_init(void)
 	err = vtoe_af_init();
 	if (err)
 		goto err_dev;
+	err = vtoe_diag_init();
+	if (err)
+		goto err_af;
 	if (list_empty(&vtoe_devs))
 		pr_info("no device with offload yet: sockets of family %u run over TCP\n",
 			vtoe_family);
 	return 0;
 
+err_af:
+	vtoe_af_exit();
 err_dev:
 	vtoe_dev_exit();
 err_neigh:
@@ -46,6 +51,7 @@ err_wq:
 static void __exit vtoe_exit(void)
 {
 	/* No socket is left: each holds the module. */
+	vtoe_diag_exit();
 	vtoe_af_exit();
 	vtoe_dev_exit();
 	vtoe_neigh_exit();

@@ -15,8 +15,8 @@ struct vtoe_net {
 };
 
 static unsigned int net_id;
-static HLIST_HEAD(sks);
-static DEFINE_SPINLOCK(sks_lock);
+HLIST_HEAD(vtoe_sks);
+DEFINE_SPINLOCK(vtoe_sks_lock);
 
 static const char *const stat_names[] = {
 #define X(name, str) [VTOE_STAT_##name] = str,
@@ -34,34 +34,34 @@ void vtoe_stat_add(struct net *net, enum vtoe_stat stat, u64 count)
 
 void vtoe_sks_add(struct vtoe_sock *vs)
 {
-	spin_lock_bh(&sks_lock);
-	hlist_add_head(&vs->sks_node, &sks);
-	spin_unlock_bh(&sks_lock);
+	spin_lock_bh(&vtoe_sks_lock);
+	hlist_add_head(&vs->sks_node, &vtoe_sks);
+	spin_unlock_bh(&vtoe_sks_lock);
 }
 
 void vtoe_sks_del(struct vtoe_sock *vs)
 {
-	spin_lock_bh(&sks_lock);
+	spin_lock_bh(&vtoe_sks_lock);
 	hlist_del(&vs->sks_node);
-	spin_unlock_bh(&sks_lock);
+	spin_unlock_bh(&vtoe_sks_lock);
 }
 
 static void *sock_start(struct seq_file *seq, loff_t *pos)
-	__acquires(&sks_lock)
+	__acquires(&vtoe_sks_lock)
 {
-	spin_lock_bh(&sks_lock);
-	return seq_hlist_start_head(&sks, *pos);
+	spin_lock_bh(&vtoe_sks_lock);
+	return seq_hlist_start_head(&vtoe_sks, *pos);
 }
 
 static void *sock_next(struct seq_file *seq, void *v, loff_t *pos)
 {
-	return seq_hlist_next(v, &sks, pos);
+	return seq_hlist_next(v, &vtoe_sks, pos);
 }
 
 static void sock_stop(struct seq_file *seq, void *v)
-	__releases(&sks_lock)
+	__releases(&vtoe_sks_lock)
 {
-	spin_unlock_bh(&sks_lock);
+	spin_unlock_bh(&vtoe_sks_lock);
 }
 
 static void show_addr(struct seq_file *seq, const struct vtoe_addr *addr)
@@ -88,6 +88,7 @@ static const char *fabric_name(u16 fabric)
 static int sock_show(struct seq_file *seq, void *v)
 {
 	static const char *const paths[] = { "-", "vtoe", "tcp" };
+	struct vnet_so_path path;
 	struct vtoe_sock *vs;
 	struct sock *sk;
 	u8 state;
@@ -102,13 +103,13 @@ static int sock_show(struct seq_file *seq, void *v)
 		return 0;
 	/* The inner socket may go at any time: its state is in /proc/net/tcp. */
 	state = READ_ONCE(sk->sk_state);
-	seq_puts(seq, vtoe_is_tcp(vs) ? "TCP" : vtoe_sock_state_name(state));
+	vtoe_path_of(vs, &path);
+	seq_puts(seq, path.path == VNET_PATH_TCP ? "TCP" : vtoe_sock_state_name(state));
 	show_addr(seq, &vs->local);
 	show_addr(seq, &vs->remote);
-	seq_printf(seq, " %s %s %#x %#x %s %llu %llu %u %llu\n", paths[vs->path],
-		   vtoe_reason_name(vs->reason),
-		   vs->path == VNET_PATH_VTOE ? vs->conn->sid : 0, vs->cid,
-		   fabric_name(vs->fabric), vtoe_readable(vs),
+	seq_printf(seq, " %s %s %#x %#x %s %llu %llu %u %llu\n", paths[path.path],
+		   path.reason_name, path.sid, vs->cid,
+		   fabric_name(path.fabric), vtoe_readable(vs),
 		   READ_ONCE(vs->snd_end) - READ_ONCE(vs->tx.una),
 		   from_kuid_munged(seq_user_ns(seq), sk->sk_uid),
 		   (u64)sock_i_ino(sk));

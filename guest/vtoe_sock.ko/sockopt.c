@@ -295,24 +295,31 @@ static void fill_info(struct vtoe_sock *vs, struct tcp_info *info)
 	spin_unlock_bh(&vs->lock);
 }
 
+void vtoe_path_of(struct vtoe_sock *vs, struct vnet_so_path *path)
+{
+	const struct vtoe_sid *conn = READ_ONCE(vs->conn);
+
+	memset(path, 0, sizeof(*path));
+	path->path = READ_ONCE(vs->path);
+	path->reason = READ_ONCE(vs->reason);
+	if (path->path == VNET_PATH_VTOE && conn) {
+		path->sid = conn->sid;
+		path->fabric = vs->fabric;
+	}
+	strscpy(path->reason_name, vtoe_reason_name(path->reason), sizeof(path->reason_name));
+}
+
 static int get_vnet(struct vtoe_sock *vs, int optname, char __user *optval,
 		    int __user *optlen, int len)
 {
-	struct vnet_so_path path = {};
+	struct vnet_so_path path;
 	int mode = vs->mode;
 
 	switch (optname) {
 	case VNET_SO_MODE:
 		return put_opt(optval, optlen, len, &mode, sizeof(mode));
 	case VNET_SO_PATH:
-		path.path = vs->path;
-		path.reason = vs->reason;
-		if (vs->path == VNET_PATH_VTOE) {
-			path.sid = vs->conn->sid;
-			path.fabric = vs->fabric;
-		}
-		strscpy(path.reason_name, vtoe_reason_name(vs->reason),
-			sizeof(path.reason_name));
+		vtoe_path_of(vs, &path);
 		return put_opt(optval, optlen, len, &path, sizeof(path));
 	}
 	return -ENOPROTOOPT;

@@ -189,7 +189,7 @@ struct vtoe_sock {
 		struct inet_sock inet;
 		struct tcp_sock as_tcp;
 	};
-	struct hlist_node sks_node; /* every socket, proc.c */
+	struct hlist_node sks_node; /* vtoe_sks */
 
 	/* lock_sock */
 	struct socket *inner;
@@ -456,6 +456,7 @@ int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *op
 		    int __user *optlen);
 
 void vtoe_sync_options(struct vtoe_sock *vs);
+void vtoe_path_of(struct vtoe_sock *vs, struct vnet_so_path *path); /* lock_sock, or RCU */
 
 /* close.c */
 int vtoe_release(struct socket *sock);
@@ -529,9 +530,15 @@ static inline void vtoe_count(const struct sock *sk, enum vtoe_stat stat)
 {
 	vtoe_stat_add(sock_net(sk), stat, 1);
 }
+extern struct hlist_head vtoe_sks; /* all namespaces' */
+extern spinlock_t vtoe_sks_lock;
 void vtoe_sks_add(struct vtoe_sock *vs);
 void vtoe_sks_del(struct vtoe_sock *vs);
 int vtoe_proc_init(void);
 void vtoe_proc_exit(void);
+
+/* diag.c */
+int vtoe_diag_init(void);
+void vtoe_diag_exit(void);
 
 #endif /* VTOE_H */
