@@ -125,6 +125,8 @@ void vtoe_sk_init(struct sock *sk)
 	sk->sk_type = SOCK_STREAM;
 	sk->sk_protocol = IPPROTO_TCP;
 	sk->sk_state = VTOE_SOCK_CLOSE;
+	/* No congestion control: a BPF program that sets one on us gets EPERM. */
+	vtoe_sk(sk)->as_tcp.inet_conn.icsk_ca_dst_locked = 1;
 	sk->sk_destruct = vtoe_destruct;
 	sk->sk_write_space = vtoe_write_space;
 	sk->sk_sndbuf = sysctl_wmem[1];

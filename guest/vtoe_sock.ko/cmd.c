@@ -65,6 +65,9 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 		if (!cr->lazy && !dev->cr_urgent++)
 			collect = !virtqueue_enable_cb(dev->cr);
 		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_COMMANDS, 1);
+		/* In here: who closes the queue cancels the work then. */
+		if (lazy && !delayed_work_pending(&dev->lazy_work))
+			queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
 	}
 	if (collect)
 		napi_schedule(&dev->napi);
@@ -73,8 +76,6 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 		return false;
 	if (!quiet)
 		vtoe_kick(dev, dev->cr, &dev->cr_lock);
-	if (lazy && !delayed_work_pending(&dev->lazy_work))
-		queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
 	return true;
 }
 
@@ -82,7 +83,7 @@ void vtoe_cr_lazy_work(struct work_struct *work)
 {
 	struct vtoe_dev *dev = container_of(to_delayed_work(work), struct vtoe_dev, lazy_work);
 
-	if (!READ_ONCE(dev->cr_used))
+	if (!READ_ONCE(dev->cr_used) || !READ_ONCE(dev->cr_open))
 		return;
 	vtoe_kick(dev, dev->cr, &dev->cr_lock);
 	local_bh_disable();

@@ -224,6 +224,7 @@ static bool forget_conn(struct vtoe_sock *vs)
 	vs->snd_nxt = 0;
 	vs->snd_end = 0;
 	vs->rcv_nxt = 0;
+	WRITE_ONCE(vs->rx.consumed, 0);
 	vs->rcv_final = U64_MAX;
 	vs->urg = VTOE_URG_NONE;
 	vs->want_told = false;

@@ -12,6 +12,8 @@
  *	in	PRE_ROUTING, the reverse path filter, IPsec's policy, LOCAL_IN,
  *		programs of the listener's cgroup (ingress)
  *
+ * What says that another socket is meant (tproxy, BPF's sk_lookup) ends it, too.
+ *
  * Any of these ends the offload, with the reason "firewall", before a byte was
  * sent: a drop, a reject, a queue to user space; an address, a port or a route
  * that came out another (NAT, redirect, a mark that routes); a connection
@@ -397,6 +399,8 @@ static bool come_in(struct segment *seg, struct net_device *dev, struct sock *li
 		IP6CB(skb)->iif = dev->ifindex;
 	if (!pass(seg, NF_INET_PRE_ROUTING, dev, NULL) || !unchanged(seg))
 		return false;
+	if (skb->sk) /* a rule gave it to another socket (tproxy) */
+		return false;
 	if (!(is_v6(seg) ? route_in6(seg, dev) : route_in4(seg, dev)))
 		return false;
 	if (!pass(seg, NF_INET_LOCAL_IN, dev, NULL) || !unchanged(seg) ||
@@ -412,7 +416,9 @@ static bool needed(struct net *net, bool v6)
 {
 #ifdef CONFIG_XFRM
 	if (READ_ONCE(net->xfrm.policy_count[XFRM_POLICY_IN]) ||
-	    READ_ONCE(net->xfrm.policy_count[XFRM_POLICY_OUT]))
+	    READ_ONCE(net->xfrm.policy_count[XFRM_POLICY_OUT]) ||
+	    READ_ONCE(net->xfrm.policy_default[XFRM_POLICY_IN]) == XFRM_USERPOLICY_BLOCK ||
+	    READ_ONCE(net->xfrm.policy_default[XFRM_POLICY_OUT]) == XFRM_USERPOLICY_BLOCK)
 		return true;
 #endif
 #ifdef CONFIG_CGROUP_BPF
@@ -420,6 +426,12 @@ static bool needed(struct net *net, bool v6)
 		return true;
 #endif
 	return have_hooks(net, v6);
+}
+
+/* A BPF program says which socket a SYN is for (BPF_PROG_TYPE_SK_LOOKUP). */
+static bool steered(struct net *net)
+{
+	return rcu_access_pointer(net->bpf.run_array[NETNS_BPF_SK_LOOKUP]);
 }
 
 /* The device that packets from a neighbour or from this guest itself come through. */
@@ -485,6 +497,10 @@ bool vtoe_firewall_in(struct sock *listener, struct vtoe_dev *dev,
 	bool ok = false;
 
 	rcu_read_lock();
+	if (steered(net)) {
+		rcu_read_unlock();
+		return false;
+	}
 	if (!needed(net, is_v6(&syn))) {
 		rcu_read_unlock();
 		return true;

@@ -46,7 +46,7 @@ static void forget_dead(struct vtoe_sock *vs, struct vtoe_dev *dev)
 	}
 }
 
-/* vtoe_devs_mutex, lock_sock; LISTEN */
+/* vtoe_devs_mutex; LISTEN */
 static void announce(struct vtoe_sock *vs, struct vtoe_dev *dev)
 {
 	struct sock *sk = vtoe_sock(vs);
@@ -62,7 +62,7 @@ static void announce(struct vtoe_sock *vs, struct vtoe_dev *dev)
 			return;
 	forget_dead(vs, dev);
 	announce_as(vs, dev, &local);
-	if (local.family == 6 && vtoe_addr_any(&local) && !ipv6_only_sock(vs->inner->sk)) {
+	if (local.family == 6 && vtoe_addr_any(&local) && !sk->sk_ipv6only) {
 		local.family = 4;
 		announce_as(vs, dev, &local);
 	}
@@ -73,20 +73,28 @@ void vtoe_announce_all(struct vtoe_dev *dev)
 {
 	struct vtoe_sock *vs;
 
-	list_for_each_entry(vs, &all_listeners, listeners) {
-		lock_sock(vtoe_sock(vs));
-		if (vtoe_sock(vs)->sk_state == VTOE_SOCK_LISTEN)
+	list_for_each_entry(vs, &all_listeners, listeners)
+		if (READ_ONCE(vtoe_sock(vs)->sk_state) == VTOE_SOCK_LISTEN)
 			announce(vs, dev);
-		release_sock(vtoe_sock(vs));
-	}
+}
+
+/* lock_sock; LISTEN */
+static void announce_everywhere(struct vtoe_sock *vs)
+{
+	struct vtoe_dev *dev;
+
+	mutex_lock(&vtoe_devs_mutex);
+	if (list_empty(&vs->listeners)) /* not so after shutdown() */
+		list_add_tail(&vs->listeners, &all_listeners);
+	list_for_each_entry(dev, &vtoe_devs, node)
+		announce(vs, dev);
+	mutex_unlock(&vtoe_devs_mutex);
 }
 
 int vtoe_listen(struct socket *sock, int backlog)
 {
 	struct sock *sk = sock->sk;
 	struct vtoe_sock *vs = vtoe_sk(sk);
-	bool first = false;
-	struct vtoe_dev *dev;
 	int err;
 
 	lock_sock(sk);
@@ -107,23 +115,11 @@ int vtoe_listen(struct socket *sock, int backlog)
 		spin_lock_bh(&vs->lock);
 		vtoe_set_state(vs, VTOE_SOCK_T_LISTEN);
 		spin_unlock_bh(&vs->lock);
-		first = vs->mode != VNET_MODE_TCP && !vs->pinned;
+		if (vs->mode != VNET_MODE_TCP && !vs->pinned)
+			announce_everywhere(vs);
 	}
 out:
 	release_sock(sk);
-	if (!first)
-		return err;
-
-	mutex_lock(&vtoe_devs_mutex);
-	lock_sock(sk);
-	if (sk->sk_state == VTOE_SOCK_LISTEN) {
-		if (list_empty(&vs->listeners)) /* not so after shutdown() */
-			list_add_tail(&vs->listeners, &all_listeners);
-		list_for_each_entry(dev, &vtoe_devs, node)
-			announce(vs, dev);
-	}
-	release_sock(sk);
-	mutex_unlock(&vtoe_devs_mutex);
 	return err;
 }
 
@@ -144,10 +140,12 @@ void vtoe_unlisten(struct vtoe_sock *vs)
 	struct vtoe_sock *child, *tmp;
 	LIST_HEAD(children);
 
+	mutex_lock(&vtoe_devs_mutex);
 	spin_lock_bh(&vs->lock);
 	vtoe_set_state(vs, VTOE_SOCK_T_UNLISTEN);
 	list_splice_init(&vs->accept_queue, &children);
-	vs->accept_len = 0;
+	list_for_each_entry(child, &children, accept_node)
+		vs->accept_len--; /* those under way give their places back themselves */
 	list_for_each_entry(entry, &vs->announced, node)
 		vtoe_cmd_close(entry, false);
 	spin_unlock_bh(&vs->lock);
@@ -156,6 +154,7 @@ void vtoe_unlisten(struct vtoe_sock *vs)
 		list_del_init(&entry->node);
 		vtoe_sid_put(entry);
 	}
+	mutex_unlock(&vtoe_devs_mutex);
 	list_for_each_entry_safe(child, tmp, &children, accept_node) {
 		list_del_init(&child->accept_node);
 		drop_child(vtoe_sock(child));
@@ -315,6 +314,8 @@ void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 	if ((local->family != 4 && local->family != 6) ||
 	    local->family != ev->u.request.remote.family) {
 		reason = VTOE_REASON_ADDR_FAMILY;
+	} else if (!net_eq(dev_net(dev->netdev), sock_net(sk))) {
+		reason = VTOE_REASON_NOT_LOCAL; /* the device was moved since */
 	} else if (local->port != vs->local.port ||
 		   (local->family == 4 && sk->sk_family == AF_INET6 && ipv6_only_sock(sk))) {
 		reason = VTOE_REASON_NO_LISTENER; /* the agent tries [::] for IPv4, too */
@@ -376,8 +377,10 @@ void vtoe_child_ready(struct vtoe_sock *vs, bool good)
 	deferred = vs->deferred;
 	WRITE_ONCE(vs->deferred, false);
 	spin_unlock_bh(&vs->lock);
-	if (deferred)
+	if (deferred) {
+		vtoe_work_cancel(vs); /* others arm it only where it is idle */
 		queue_child(vs, good);
+	}
 }
 
 /* ACCEPT was answered. */

@@ -229,8 +229,12 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 	if (READ_ONCE(sk->sk_napi_id) != dev->napi.napi_id)
 		WRITE_ONCE(sk->sk_napi_id, dev->napi.napi_id);
 #endif
-	if (unlikely(urgent))
+	if (unlikely(urgent)) {
+		/* Against sock_orphan(): behind it the file and its owner go. */
+		read_lock_bh(&sk->sk_callback_lock);
 		sk_send_sigurg(sk);
+		read_unlock_bh(&sk->sk_callback_lock);
+	}
 	if (unlikely(READ_ONCE(vs->deferred)))
 		vtoe_child_ready(vs, true);
 	if (fin)

@@ -73,9 +73,10 @@ bool vtoe_pool_open(struct vtoe_dev *dev, struct vtoe_sock *vs)
 	if (vtoe_epoch_ok(vs->conn))
 		ok = vtoe_rx_open(&dev->pool, &vs->rx, window);
 	more = dev->pool.free[VNET_RWQ_SMALL] < dev->pool.total[VNET_RWQ_SMALL] / 4;
-	spin_unlock_bh(&dev->pool_lock);
-	if (!ok || more)
+	/* In here: vtoe_remove() ends the epoch, then cancels the work. */
+	if ((!ok || more) && vtoe_epoch_ok(vs->conn))
 		queue_work(vtoe_wq, &dev->grow_work);
+	spin_unlock_bh(&dev->pool_lock);
 	return ok;
 }
 

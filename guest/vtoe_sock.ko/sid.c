@@ -85,6 +85,7 @@ bool vtoe_sid_remove(struct vtoe_sid *entry)
 	if (xa_cmpxchg_bh(&table, entry->sid & VTOE_SID_INDEX_MASK, entry, NULL, 0) != entry)
 		return false;
 	WRITE_ONCE(entry->gone, true);
+	smp_mb(); /* as wake_up_var() asks: forget_conn() waits */
 	wake_up_var(&entry->gone);
 	sock_put(vtoe_sock(entry->vs));
 	vtoe_sid_put(entry);

@@ -54,10 +54,12 @@ static bool pins(int level, int optname)
 	case SOL_SOCKET:
 		return optname == SO_MARK || optname == SO_TXTIME;
 	case SOL_IP:
-		return optname == IP_TRANSPARENT || optname == IP_OPTIONS;
+		return optname == IP_TRANSPARENT || optname == IP_OPTIONS ||
+		       optname == IP_IPSEC_POLICY || optname == IP_XFRM_POLICY;
 	case SOL_IPV6:
 		return optname == IPV6_TRANSPARENT || optname == IPV6_HOPOPTS ||
-		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR;
+		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR ||
+		       optname == IPV6_IPSEC_POLICY || optname == IPV6_XFRM_POLICY;
 	case SOL_TCP:
 		return optname == TCP_MD5SIG || optname == TCP_MD5SIG_EXT ||
 		       optname == TCP_ULP || optname == TCP_REPAIR ||
@@ -201,6 +203,9 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 	int err;
 
 	if (level == SOL_SOCKET) {
+		/* The core would change under lock_sock() what our softirq does under vs->lock. */
+		if (optname == SO_RESERVE_MEM)
+			return -EOPNOTSUPP;
 		err = sock_setsockopt(sock, level, optname, optval, optlen);
 		if (err)
 			return err;

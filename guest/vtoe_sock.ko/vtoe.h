@@ -17,9 +17,11 @@
  * and back: the credit's ack frees the sender's chunks (vtoe_tx_credit).
  *
  * Locks, outer to inner:
- *   rtnl, vtoe_devs_mutex      devices, listeners (dev.c, listen.c)
- *   lock_sock(sk)              one user of the socket; path, mode, inner,
- *                              announcements; may sleep
+ *   rtnl                       devices come and go
+ *   lock_sock(sk)              one user of the socket; path, mode, inner; may
+ *                              wait for as long as a program's memory does
+ *     vtoe_devs_mutex          devices, listeners, their announcements, and the
+ *                              way out of LISTEN; nobody waits for a socket in it
  *     lock_sock(inner)         never the other way round: the inner socket's
  *                              callbacks only take its sk_callback_lock
  *   vs->lock (bh)              what user and NAPI share: state, sk_shutdown,
