@@ -2,6 +2,7 @@
 """Unmodified programs, and our own socket tests, over the offload between g1 and g2. Each must do its job, and at least 95 % of
 the TCP connections made meanwhile must have been offloaded."""
 
+import contextlib
 import json
 
 from rig import BENCH, Failure, IP
@@ -30,23 +31,29 @@ def serve_ssh(lab):
     listens(lab, 22)
 
 
-def server(lab, start, port, script):
-    """Run a script in g1 while a server runs in g2, whose process id is in /run/pid."""
+@contextlib.contextmanager
+def served(lab, start, port):
+    """Meanwhile a server runs in g2, whose process id is in /run/pid."""
     lab.sh("g2", start, offload=True)
     listens(lab, port)
     try:
-        return lab.sh("g1", script, G2, offload=True)
+        yield
     finally:
         lab.sh("g2", STOP % "/run/pid")
+
+
+def server(lab, start, port, script):
+    """Run a script in g1 while a server runs in g2."""
+    with served(lab, start, port):
+        return lab.sh("g1", script, G2, offload=True)
 
 
 # ---- the programs ----
 
 def socket_tests(lab, names):
-    out = server(lab, "setsid /build/tests/guest/sock_connect server >/dev/null 2>&1 & echo $! >/run/pid", 7000,
-                 'for t in %s; do timeout 60 /build/tests/guest/sock_$t client "$1" || echo "FAILED: sock_$t: $?"; done' % " ".join(names))
-    if "FAILED" in out:
-        raise Failure(out)
+    with served(lab, "setsid /build/tests/guest/sock_connect server >/dev/null 2>&1 & echo $! >/run/pid", 7000):
+        for name in names:
+            lab.sh("g1", 'exec timeout 100 /build/tests/guest/sock_%s client "$1"' % name, G2, offload=True)
     return ", ".join(names)
 
 
