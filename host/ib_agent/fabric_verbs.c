@@ -59,7 +59,7 @@ static bool post(struct iba_vpath *path, const struct iba_slot *slot,
 			       "a message cannot be posted");
 		return false;
 	}
-	vvm->tx_busy[slot->head] = true;
+	vvm->tx_lane[slot->head] = lane;
 	path->sent[class]++;
 	lane->stats.tx_msgs++;
 	lane->stats.tx_bytes += slot->len;

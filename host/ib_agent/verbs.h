@@ -41,6 +41,7 @@ _Static_assert(VNET_LANE_QP_SMALL == VNET_RWQ_SMALL &&
 #define IBA_V_CTRL_MAX (sizeof(struct vtoe_msg_hdr) + sizeof(struct vnet_lane_req))
 #define IBA_V_INLINE 256u /* wanted; devices give less, or more */
 #define IBA_V_BUCKETS 256u
+#define IBA_V_WC 32 /* completions taken at once */
 #define IBA_V_VMS_MAX 256u
 
 struct iba_vdev {
@@ -52,6 +53,8 @@ struct iba_vdev {
 	struct loop_fd *channel_source, *async_source;
 	struct ibv_device_attr attr;
 	uint32_t cqe_needed;
+	struct ibv_wc wc[IBA_V_WC]; /* taken, not handled yet */
+	unsigned int wc_next, wc_count;
 	bool armed; /* the channel will tell of the next completion */
 	bool dying, dead;
 	LIST_HEAD(, iba_vqp) qp[IBA_V_BUCKETS]; /* by number */
@@ -133,6 +136,7 @@ struct iba_vlane {
 	struct iba_vpath_list path[IBA_V_BUCKETS]; /* by CID */
 	unsigned int path_count;
 	struct iba_vpath_list credits; /* that have a CREDIT to say */
+	struct iba_vpath_list leaving; /* without a connection, oldest first */
 	/* control messages in all, wrapping: how many the peer can take, ... */
 	uint32_t ctrl_limit, ctrl_sent;
 	uint32_t ctrl_granted, ctrl_told; /* we can, and the peer knows */
@@ -162,6 +166,8 @@ struct iba_vpath {
 	bool credit_queued; /* on lane->credits */
 	bool tx_want;	    /* that CREDIT wants some */
 	bool starved;	    /* on vvm->starved */
+	uint64_t dry_us;    /* starved: since when its peer cannot send; 0: it can */
+	uint64_t deadline_us; /* conn NULL: of the answer to its RST */
 	uint32_t granted[VNET_RWQ_CLASSES];  /* what the peer was told, in all */
 	uint32_t received[VNET_RWQ_CLASSES]; /* of that */
 	uint32_t sent[VNET_RWQ_CLASSES];     /* to the peer */
@@ -169,7 +175,7 @@ struct iba_vpath {
 	struct vtoe_msg_hdr fin;
 	/* DATA that has overtaken the REP */
 	struct iba_vrx *early_first, **early_last;
-	TAILQ_ENTRY(iba_vpath) link, credit_link, starved_link;
+	TAILQ_ENTRY(iba_vpath) link, credit_link, starved_link, leave_link;
 };
 
 /* A receive buffer of the guest's. One per descriptor head. */
@@ -195,7 +201,7 @@ struct iba_vvm {
 	void *own; /* the agent's headers, registered */
 	struct ibv_mr *own_mr;
 	struct vtoe_msg_hdr *tx_hdr; /* one per descriptor head of the SWQ */
-	bool *tx_busy;
+	struct iba_vlane **tx_lane; /* whose SEND has not completed; NULL: none */
 	uint16_t tx_num;
 	struct ibv_srq *srq[VNET_RWQ_CLASSES];
 	struct iba_vrx *rx[VNET_RWQ_CLASSES];
@@ -212,6 +218,9 @@ struct iba_vvm {
 	/* queue pairs to themselves, and what they were sent (verbs_loop.c) */
 	struct ibv_qp *loop[VNET_RWQ_CLASSES];
 	uint32_t loop_pending[VNET_RWQ_CLASSES];
+	bool loop_broken[VNET_RWQ_CLASSES];
+	uint64_t loop_rest_us; /* no waiting before that */
+	bool robbed; /* buffers are missed that only broken queue pairs can have */
 	unsigned int lanes; /* with queue pairs on these SRQs */
 	struct iba_vpath_list starved; /* a grant waits for buffers */
 	uint64_t grants_deferred;
@@ -281,6 +290,10 @@ void iba_vvm_unpromise(struct iba_vvm *vvm, unsigned int class, uint32_t n);
 void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken);
 /* There may be buffers for those who wait. */
 void iba_vvm_feed_starved(struct iba_vvm *vvm);
+/* The queue pairs of this lane are gone: its SENDs are over. */
+void iba_vvm_forget_tx(struct iba_vvm *vvm, const struct iba_vlane *lane);
+/* False: grants wait in vain until its lanes have ended. */
+bool iba_vvm_tick(struct iba_vvm *vvm, uint64_t now_us);
 
 /* ---- verbs_loop.c ---- */
 
@@ -288,6 +301,7 @@ bool iba_vloop_is(const struct iba_vvm *vvm, unsigned int class,
 		  uint32_t qp_num);
 /* An empty message has used up this buffer: it is the RWQ's again. */
 void iba_vloop_received(struct iba_vvm *vvm, struct iba_vrx *rx);
+void iba_vloop_sent(struct iba_vdev *dev, const struct ibv_wc *wc);
 void iba_vloop_destroy(struct iba_vvm *vvm, unsigned int class);
 
 /* ---- verbs_lane.c ---- */
@@ -356,6 +370,7 @@ void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr);
 
 /* At most max completions of a device. How many there were. */
 unsigned int iba_vrx_poll(struct iba_vdev *dev, unsigned int max);
+void iba_vrx_drain(struct iba_vdev *dev); /* all */
 /* What came for a connection that was not established. */
 void iba_vrx_early(struct iba_vpath *path);
 void iba_vrx_fin(struct iba_vpath *path, const struct vtoe_msg_hdr *hdr);

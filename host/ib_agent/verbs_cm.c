@@ -33,9 +33,9 @@
 #include <openssl/crypto.h>
 
 #define RESOLVE_MS 2000
-/* 4.096 us << 17 is 0.5 s; eight times in vain: the peer is lost after 4 s. */
+/* 4.096 us << 17 is 0.5 s; seven times in vain: the peer is lost after 4 s. */
 #define ACK_TIMEOUT 17
-#define RETRIES 7
+#define RETRIES 6 /* 7 is for ever to rxe */
 #define RNR_RETRIES 6 /* none is needed: see verbs_mem.c */
 #define CM_EVENTS 64 /* before others are looked at */
 
@@ -338,8 +338,7 @@ static void disconnected(struct iba_vqp *qp)
 {
 	struct iba_vlane *lane = qp->lane;
 
-	while (!lane->dev->dead && iba_vrx_poll(lane->dev, 64))
-		;
+	iba_vrx_drain(lane->dev);
 	if (lane->state < IBA_VLANE_DRAINING)
 		iba_vlane_end(lane, VTOE_REASON_LANE_LOST,
 			      "closed by the peer");

@@ -88,6 +88,19 @@ void iba_vctrl_stamp(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr)
 	lane->said_us = loop_now_us();
 }
 
+/* The peer has used up half of what it knows that we can take. */
+static bool owes_credit(const struct iba_vlane *lane)
+{
+	return lane->ctrl_granted - lane->ctrl_told >= IBA_V_CTRL_RX / 2;
+}
+
+/* Now, or as soon as there are a slot and a buffer of the peer's for it. */
+static bool has_to_say(const struct iba_vlane *lane)
+{
+	return lane->ring_count || !TAILQ_EMPTY(&lane->credits) ||
+	       owes_credit(lane);
+}
+
 void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr)
 {
 	uint32_t limit = le32toh(hdr->lane_limit);
@@ -96,7 +109,7 @@ void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr)
 	if ((int32_t)(limit - lane->ctrl_limit) <= 0)
 		return;
 	lane->ctrl_limit = limit;
-	if (lane->ring_count || !TAILQ_EMPTY(&lane->credits))
+	if (has_to_say(lane))
 		iba_vlane_mark_dirty(lane);
 }
 
@@ -138,7 +151,7 @@ static void post(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr,
 void iba_vctrl_done(struct iba_vlane *lane)
 {
 	lane->tx_pending--;
-	if (lane->ring_count || !TAILQ_EMPTY(&lane->credits))
+	if (has_to_say(lane))
 		iba_vlane_mark_dirty(lane);
 }
 
@@ -331,7 +344,7 @@ void iba_vctrl_flush(struct iba_vlane *lane)
 	flush_ring(lane);
 	if (lane->state == IBA_VLANE_UP && !lane->ring_count)
 		flush_credits(lane);
-	if (lane->ctrl_granted - lane->ctrl_told >= IBA_V_CTRL_RX / 2)
+	if (owes_credit(lane))
 		iba_vctrl_nop(lane);
 }
 
@@ -547,7 +560,7 @@ void iba_vctrl_received(struct iba_vlane *lane, unsigned int index,
 	}
 	lane->ctrl_granted++;
 	lane->stats.ctrl_rx++;
-	if (lane->ctrl_granted - lane->ctrl_told >= IBA_V_CTRL_RX / 2)
+	if (owes_credit(lane))
 		iba_vlane_mark_dirty(lane);
 	if (bytes < sizeof(hdr) || hdr.type >= RX_ROWS || !rx_rows[hdr.type].fn) {
 		malformed(lane, "message type");

@@ -16,7 +16,8 @@
  * when the RST on the third arrives. An RST is answered by an RST, once, and each
  * says how many messages of a class were sent in all: when so many have come the
  * path is settled, and what was promised beyond that is free. A path whose FIN
- * and all before it have come needs none of this.
+ * and all before it have come needs none of this. A peer that does not answer
+ * keeps buffers from our guest: its lane ends after LEAVE_US.
  *
  * The end of a lane. Queue pairs go to ERROR and the peer is told (DREQ). Until
  * LAST_WQE_REACHED a queue pair may still complete elements of the SRQ; then it is
@@ -36,6 +37,7 @@
 #define MAKE_US (3 * 1000000ull) /* a lane, before another fabric is tried */
 #define DRAIN_US (1000000ull)
 #define CLOSE_US (1000000ull)
+#define LEAVE_US (30 * 1000000ull) /* for the answer to an RST */
 #define SILENCE_US (2 * 1000000ull) /* then a NOP shows whether the peer is there */
 
 const char *iba_vlane_state_name(unsigned int state)
@@ -67,6 +69,7 @@ struct iba_vlane *iba_vlane_create(struct iba_verbs *v,
 	for (unsigned int i = 0; i < IBA_V_BUCKETS; i++)
 		TAILQ_INIT(&lane->path[i]);
 	TAILQ_INIT(&lane->credits);
+	TAILQ_INIT(&lane->leaving);
 	for (unsigned int k = 0; k < IBA_V_KINDS; k++) {
 		lane->qp[k].lane = lane;
 		lane->qp[k].kind = (uint8_t)k;
@@ -170,6 +173,8 @@ static void path_free(struct iba_vpath *path)
 	forget_credit(path);
 	if (path->starved)
 		TAILQ_REMOVE(&lane->vvm->starved, path, starved_link);
+	if (!path->conn)
+		TAILQ_REMOVE(&lane->leaving, path, leave_link);
 	TAILQ_REMOVE(bucket_of(lane, path->cid), path, link);
 	lane->path_count--;
 	free(path);
@@ -219,10 +224,13 @@ static void drop_early(struct iba_vpath *path)
 
 void iba_vpath_leave(struct iba_vpath *path)
 {
-	struct iba_vvm *vvm = path->lane->vvm;
+	struct iba_vlane *lane = path->lane;
+	struct iba_vvm *vvm = lane->vvm;
 
 	path->conn->vpath = NULL;
 	path->conn = NULL;
+	path->deadline_us = loop_now_us() + LEAVE_US;
+	TAILQ_INSERT_TAIL(&lane->leaving, path, leave_link);
 	path->fin_held = false;
 	forget_credit(path);
 	drop_early(path);
@@ -310,6 +318,40 @@ static void leave_srqs(struct iba_vlane *lane, struct iba_vvm *vvm, bool broken)
 	lane->on_srqs = false;
 }
 
+/* Completes what is posted on it: flushed. */
+static void stop_qp(const struct iba_vqp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+
+	if (qp->id && qp->id->qp)
+		ibv_modify_qp(qp->id->qp, &attr, IBV_QP_STATE);
+}
+
+/*
+ * Some drivers drop completions of a queue pair that is destroyed (libmlx5), others
+ * keep them (librxe): they are taken before and after it. False: the device has
+ * gone meanwhile, and the lane with it.
+ */
+static bool destroy_qps(struct iba_vlane *lane)
+{
+	struct iba_vdev *dev = lane->dev;
+
+	if (lane->on_srqs && !dev->dead) {
+		for (unsigned int k = 0; k < IBA_V_KINDS; k++)
+			stop_qp(&lane->qp[k]);
+		iba_vrx_drain(dev);
+	}
+	for (unsigned int k = 0; k < IBA_V_KINDS; k++)
+		iba_vcm_destroy(&lane->qp[k]);
+	if (lane->on_srqs)
+		iba_vrx_drain(dev);
+	if (lane->state == IBA_VLANE_DEAD)
+		return false;
+	if (lane->vvm)
+		iba_vvm_forget_tx(lane->vvm, lane);
+	return true;
+}
+
 void iba_vlane_release(struct iba_vlane *lane)
 {
 	struct iba_vvm *vvm = lane->vvm;
@@ -317,13 +359,7 @@ void iba_vlane_release(struct iba_vlane *lane)
 
 	if (lane->state == IBA_VLANE_DEAD)
 		return;
-	for (unsigned int k = 0; k < IBA_V_KINDS; k++)
-		iba_vcm_destroy(&lane->qp[k]);
-	/* what they completed before that; unknown by now, so it is recycled */
-	if (lane->on_srqs && !lane->dev->dead)
-		while (iba_vrx_poll(lane->dev, 64))
-			;
-	if (lane->state == IBA_VLANE_DEAD) /* the device has gone meanwhile */
+	if (!destroy_qps(lane))
 		return;
 	broken = free_paths(lane);
 	if (lane->ctrl_mr && !lane->dev->dead)
@@ -373,14 +409,13 @@ void iba_vlane_end(struct iba_vlane *lane, enum vtoe_reason reason,
 		drop_conns(lane, true, reason);
 		return;
 	}
-	for (unsigned int k = 0; k < IBA_V_KINDS; k++)
-		iba_vcm_destroy(&lane->qp[k]);
+	/* whoever sends on it already is not listened to */
+	iba_vlane_set_state(lane, IBA_VLANE_FAILED);
+	lane->deadline_us = loop_now_us() + IBA_LANE_RETRY_US;
+	iba_tenant_need_tick(t);
+	if (!destroy_qps(lane))
+		return;
 	leave_srqs(lane, lane->vvm, false);
-	if (lane->active) {
-		iba_vlane_set_state(lane, IBA_VLANE_FAILED);
-		lane->deadline_us = loop_now_us() + IBA_LANE_RETRY_US;
-		iba_tenant_need_tick(t);
-	}
 	drop_conns(lane, false, reason);
 	if (!lane->active)
 		iba_vlane_release(lane);
@@ -428,7 +463,12 @@ void iba_vlane_leave_vm(struct iba_vlane *lane)
 
 static void tick_up(struct iba_vlane *lane, uint64_t now_us)
 {
-	if (now_us - lane->said_us >= SILENCE_US)
+	const struct iba_vpath *oldest = TAILQ_FIRST(&lane->leaving);
+
+	if (oldest && oldest->deadline_us <= now_us)
+		iba_vlane_end(lane, VTOE_REASON_TIMEOUT,
+			      "the peer does not answer a reset");
+	else if (now_us - lane->said_us >= SILENCE_US)
 		iba_vctrl_nop(lane);
 }
 
@@ -459,12 +499,32 @@ static void tick_lane(struct iba_vlane *lane, uint64_t now_us)
 	}
 }
 
+/* The last one that leaves has its receive queues made anew. */
+static void end_lanes_of(struct iba_vvm *vvm)
+{
+	struct iba_verbs *v = vvm->dev->v;
+	struct iba_vlane *lane, *next;
+
+	for (lane = TAILQ_FIRST(&v->lanes); lane; lane = next) {
+		next = TAILQ_NEXT(lane, link);
+		if (lane->vvm != vvm)
+			continue;
+		iba_vlane_end(lane, VTOE_REASON_LANE_LOST,
+			      "broken queue pairs have the guest's buffers");
+		if (lane->state == IBA_VLANE_DRAINING)
+			iba_vlane_release(lane);
+	}
+}
+
 bool iba_verbs_tick(struct iba_tenant *t, uint64_t now_us)
 {
 	struct iba_vlane *lane, *next;
 
 	if (!t->verbs)
 		return false;
+	for (unsigned int i = 0; i < IBA_V_VMS_MAX; i++)
+		if (t->verbs->vvm[i] && !iba_vvm_tick(t->verbs->vvm[i], now_us))
+			end_lanes_of(t->verbs->vvm[i]);
 	for (lane = TAILQ_FIRST(&t->verbs->lanes); lane; lane = next) {
 		next = TAILQ_NEXT(lane, link);
 		tick_lane(lane, now_us);

@@ -10,6 +10,10 @@
  * itself sends empty messages to it. That takes microseconds, is waited for, and
  * happens only in that shortage.
  *
+ * If that queue pair breaks it is thrown away, and made anew when it is needed again.
+ * A wait in vain is not repeated for a second: a peer that does not answer must not
+ * keep the process from everybody else.
+ *
  * Reentrancy: waiting handles completions of others, in the middle of a delivery
  * over another fabric. They touch connections of this fabric alone.
  */
@@ -20,6 +24,7 @@
 
 #define BATCH 16u
 #define WAIT_US 200000u
+#define REST_US 1000000u /* after that in vain: the process has others to serve */
 
 static const struct iba_vport *a_port(const struct iba_vdev *dev)
 {
@@ -65,7 +70,7 @@ static int connect_to_itself(struct iba_vdev *dev, struct ibv_qp *qp)
 		return -errno;
 	attr.qp_state = IBV_QPS_RTS;
 	attr.timeout = 14;
-	attr.retry_cnt = 7;
+	attr.retry_cnt = 6; /* 7 is for ever to rxe */
 	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT |
 				     IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
 				     IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC))
@@ -108,6 +113,7 @@ void iba_vloop_destroy(struct iba_vvm *vvm, unsigned int class)
 		ibv_destroy_qp(vvm->loop[class]);
 	vvm->loop[class] = NULL;
 	vvm->loop_pending[class] = 0;
+	vvm->loop_broken[class] = false;
 	iba_vdev_release(vvm->dev, BATCH);
 }
 
@@ -115,6 +121,37 @@ bool iba_vloop_is(const struct iba_vvm *vvm, unsigned int class,
 		  uint32_t qp_num)
 {
 	return vvm->loop[class] && vvm->loop[class]->qp_num == qp_num;
+}
+
+/* A SEND of it has completed; that its message has come says all but a failure. */
+void iba_vloop_sent(struct iba_vdev *dev, const struct ibv_wc *wc)
+{
+	struct iba_vvm *vvm = iba_vvm_by_number(dev->v, (uint32_t)wc->wr_id);
+	unsigned int class = wc->wr_id >> 48 & 0xff;
+
+	if (!wc->status || !vvm || !vvm->loop[class] || vvm->loop_broken[class])
+		return;
+	vvm->loop_broken[class] = true;
+	log_warn("vm %s: receive buffers stay with %s for now: %s",
+		 vvm->vm->name, ibv_get_device_name(dev->ctx->device),
+		 ibv_wc_status_str(wc->status));
+}
+
+/*
+ * It has kept no buffer: an empty message is one packet. False: the device has
+ * gone meanwhile, and vvm.
+ */
+static bool discard(struct iba_vvm *vvm, unsigned int class)
+{
+	struct iba_vdev *dev = vvm->dev;
+
+	/* some drivers drop what a destroyed queue pair has completed */
+	iba_vrx_drain(dev);
+	if (dev->dead)
+		return false;
+	iba_vloop_destroy(vvm, class);
+	iba_vrx_drain(dev);
+	return !dev->dead;
 }
 
 void iba_vloop_received(struct iba_vvm *vvm, struct iba_vrx *rx)
@@ -149,40 +186,55 @@ static bool may_come(const struct iba_vvm *vvm, unsigned int class)
 	       vvm->ghosts[class];
 }
 
-static bool reclaim(struct iba_vvm *vvm, unsigned int class)
+static bool have_loop(struct iba_vvm *vvm, unsigned int class)
 {
-	const struct iba_queue *q = &vvm->vm->queue[IBA_Q_RWQ + class];
-	uint64_t end = loop_now_us() + WAIT_US;
-	int err = 0;
+	int err = vvm->loop[class] ? 0 : create(vvm, class);
 
-	if (!may_come(vvm, class))
-		return false;
-	if (!vvm->loop[class])
-		err = create(vvm, class);
-	if (err) {
+	if (err)
 		log_warn("vm %s: receive buffers stay with %s: %s",
 			 vvm->vm->name,
 			 ibv_get_device_name(vvm->dev->ctx->device),
 			 strerror(-err));
+	return !err;
+}
+
+static bool reclaim(struct iba_vvm *vvm, unsigned int class)
+{
+	const struct iba_queue *q = &vvm->vm->queue[IBA_Q_RWQ + class];
+	struct iba_vdev *dev = vvm->dev;
+	uint64_t now = loop_now_us(), end = now + WAIT_US;
+
+	if (!may_come(vvm, class))
+		vvm->robbed |= vvm->suspect[class] > 0;
+	if (now < vvm->loop_rest_us || !may_come(vvm, class))
 		return false;
-	}
+	if (vvm->loop_broken[class] && !discard(vvm, class))
+		return q->kept_count;
+	if (!have_loop(vvm, class))
+		return false;
 	/* the peers answer what this pass has said */
 	iba_verbs_flush(vvm->vm->tenant);
 	while (!q->kept_count && may_come(vvm, class) &&
-	       loop_now_us() < end && !vvm->dev->dead) {
+	       !vvm->loop_broken[class] && loop_now_us() < end) {
 		if (!vvm->loop_pending[class])
 			send_some(vvm, class);
-		iba_vrx_poll(vvm->dev, 64);
+		iba_vrx_poll(dev, IBA_V_WC);
+		if (dev->dead) /* and vvm gone, and its buffers given back */
+			return q->kept_count;
 	}
+	if (!q->kept_count)
+		vvm->loop_rest_us = loop_now_us() + REST_US;
 	return q->kept_count;
 }
 
 bool iba_verbs_reclaim(struct iba_vm *vm, unsigned int class)
 {
-	struct iba_vvm *vvm;
+	struct iba_vvm *vvm, *next;
 
-	for (vvm = vm->vvm; vvm; vvm = vvm->next)
+	for (vvm = vm->vvm; vvm; vvm = next) {
+		next = vvm->next;
 		if (reclaim(vvm, class))
 			return true;
+	}
 	return false;
 }

@@ -25,7 +25,9 @@
  *
  * A queue pair that breaks in the middle of a message may have kept its element
  * (rxe does not flush it): one of each class is suspect from then on. When the
- * last lane has left the SRQs they are made anew, and none is.
+ * last lane has left the SRQs they are made anew, and none is. If a connection
+ * cannot get any for STARVE_US and nobody else can have them, or another fabric
+ * finds none, the VM's lanes end for that.
  *
  * Threat model. The guest is hostile: chains are read once by virtq.c; too small,
  * cut in too many pieces, or with something readable, one goes back with length
@@ -40,6 +42,7 @@
 #include <sys/resource.h>
 
 #define HDR ((uint32_t)sizeof(struct vtoe_msg_hdr))
+#define STARVE_US (2 * 1000000ull)
 
 /* ---- numbers ---- */
 
@@ -150,10 +153,10 @@ static int create_slots(struct iba_vvm *vvm)
 {
 	struct ibv_sge *sge;
 
-	vvm->tx_busy = calloc(vvm->tx_num, sizeof(*vvm->tx_busy));
+	vvm->tx_lane = calloc(vvm->tx_num, sizeof(*vvm->tx_lane));
 	vvm->rx_sge = calloc((size_t)vvm->rx_num[0] + vvm->rx_num[1],
 			     IBA_V_SGE_MAX * sizeof(*sge));
-	if (!vvm->tx_busy || !vvm->rx_sge)
+	if (!vvm->tx_lane || !vvm->rx_sge)
 		return -ENOMEM;
 	sge = vvm->rx_sge;
 	for (int c = 0; c < VNET_RWQ_CLASSES; c++) {
@@ -255,11 +258,15 @@ struct iba_vvm *iba_vvm_get(struct iba_verbs *v, struct iba_vm *vm,
 /* Empty queues in place of those that a broken queue pair may have robbed. */
 static void renew_srqs(struct iba_vvm *vvm)
 {
-	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++)
+	struct iba_vdev *dev = vvm->dev;
+
+	iba_vrx_drain(dev);
+	for (unsigned int c = 0; c < VNET_RWQ_CLASSES && !dev->dead; c++)
 		iba_vloop_destroy(vvm, c);
 	/* nothing completes on them any more: what has, is counted */
-	while (iba_vrx_poll(vvm->dev, 64))
-		;
+	iba_vrx_drain(dev);
+	if (dev->dead)
+		return;
 	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++) {
 		if (ibv_destroy_srq(vvm->srq[c])) {
 			iba_vm_fault(vvm->vm, "shared receive queue in use");
@@ -273,19 +280,32 @@ static void renew_srqs(struct iba_vvm *vvm)
 			}
 		vvm->posted[c] = vvm->suspect[c] = 0;
 	}
+	vvm->robbed = false;
 	if (create_srqs(vvm))
 		iba_vm_fault(vvm->vm, "no shared receive queue");
 }
 
 void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken)
 {
+	struct iba_vdev *dev = vvm->dev;
+
 	vvm->lanes--;
 	for (int c = 0; c < VNET_RWQ_CLASSES; c++)
 		vvm->suspect[c] += broken && vvm->posted[c];
-	if (!vvm->lanes && (vvm->suspect[0] || vvm->suspect[1]) &&
-	    !vvm->dev->dead)
+	if (!vvm->lanes && (vvm->suspect[0] || vvm->suspect[1]) && !dev->dead)
 		renew_srqs(vvm);
-	iba_vvm_feed_starved(vvm);
+	if (!dev->dead) /* else vvm has gone with it */
+		iba_vvm_feed_starved(vvm);
+}
+
+/* Of queue pairs that are gone: what the device has not told of is not sent. */
+void iba_vvm_forget_tx(struct iba_vvm *vvm, const struct iba_vlane *lane)
+{
+	for (unsigned int i = 0; i < vvm->tx_num; i++)
+		if (vvm->tx_lane[i] == lane) {
+			vvm->tx_lane[i] = NULL;
+			iba_slot_done(&vvm->vm->slot[i]);
+		}
 }
 
 static void unlink_vvm(struct iba_vvm *vvm)
@@ -301,8 +321,8 @@ static void unlink_vvm(struct iba_vvm *vvm)
 /* What the device had is the guest's again, or a later fabric's. */
 static void give_back(struct iba_vvm *vvm)
 {
-	for (unsigned int i = 0; vvm->tx_busy && i < vvm->tx_num; i++)
-		if (vvm->tx_busy[i])
+	for (unsigned int i = 0; vvm->tx_lane && i < vvm->tx_num; i++)
+		if (vvm->tx_lane[i])
 			iba_slot_done(&vvm->vm->slot[i]);
 	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++)
 		for (unsigned int i = 0; vvm->rx[c] && i < vvm->rx_num[c]; i++)
@@ -336,7 +356,7 @@ void iba_vvm_destroy(struct iba_vvm *vvm)
 	for (int c = 0; c < VNET_RWQ_CLASSES; c++)
 		free(vvm->rx[c]);
 	free(vvm->rx_sge);
-	free(vvm->tx_busy);
+	free(vvm->tx_lane);
 	free(vvm->own);
 	free(vvm);
 }
@@ -457,6 +477,7 @@ bool iba_vvm_grant(struct iba_vpath *path)
 {
 	struct iba_vvm *vvm = path->lane->vvm;
 	struct iba_conn *conn = path->conn;
+	bool all = true;
 
 	for (unsigned int c = 0; vvm && c < VNET_RWQ_CLASSES; c++) {
 		uint32_t limit = conn->rx_credit.msg_limit[c];
@@ -469,6 +490,7 @@ bool iba_vvm_grant(struct iba_vpath *path)
 			}
 			if (vvm->ghosts[c] || vvm->suspect[c]) {
 				starve(vvm, path);
+				all = false;
 				break;
 			}
 			iba_vm_drop(vvm->vm, IBA_DROP_RWQ_EMPTY);
@@ -479,6 +501,8 @@ bool iba_vvm_grant(struct iba_vpath *path)
 			return false;
 		}
 	}
+	if (all)
+		path->dry_us = 0;
 	return true;
 }
 
@@ -501,4 +525,64 @@ void iba_vvm_unpromise(struct iba_vvm *vvm, unsigned int class, uint32_t n)
 {
 	vvm->promised[class] -= n;
 	vvm->ghosts[class] -= n;
+}
+
+/* ---- time ---- */
+
+/* Of some class that it waits for there is a buffer now. */
+static bool may_grant(const struct iba_vvm *vvm, const struct iba_vpath *path)
+{
+	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++) {
+		const struct iba_queue *q = &vvm->vm->queue[IBA_Q_RWQ + c];
+
+		if (path->conn->rx_credit.msg_limit[c] != path->granted[c] &&
+		    (iba_vvm_spare(vvm, c) || q->kept_count ||
+		     virtq_has_work(&q->vq)))
+			return true;
+	}
+	return false;
+}
+
+/* Its peer can send nothing of some class. */
+static bool is_dry(const struct iba_vpath *path)
+{
+	for (unsigned int c = 0; path->conn && c < VNET_RWQ_CLASSES; c++)
+		if (path->granted[c] == path->received[c] &&
+		    path->conn->rx_credit.msg_limit[c] != path->granted[c])
+			return true;
+	return false;
+}
+
+/* It has been so for long, and nothing but broken queue pairs has the buffers. */
+static bool is_robbed(struct iba_vpath *path, uint64_t now_us)
+{
+	const struct iba_vvm *vvm = path->lane->vvm;
+
+	if (!is_dry(path))
+		path->dry_us = 0;
+	else if (!path->dry_us)
+		path->dry_us = now_us;
+	return path->dry_us && now_us - path->dry_us >= STARVE_US &&
+	       (vvm->suspect[VNET_RWQ_SMALL] || vvm->suspect[VNET_RWQ_LARGE]) &&
+	       !vvm->ghosts[VNET_RWQ_SMALL] && !vvm->ghosts[VNET_RWQ_LARGE];
+}
+
+bool iba_vvm_tick(struct iba_vvm *vvm, uint64_t now_us)
+{
+	struct iba_vpath *path, *next;
+
+	if (vvm->robbed)
+		return false;
+	for (path = TAILQ_FIRST(&vvm->starved); path; path = next) {
+		next = TAILQ_NEXT(path, starved_link);
+		if (is_robbed(path, now_us))
+			return false;
+		/* the guest may have posted some, without a word of this one */
+		if (!path->conn || !may_grant(vvm, path))
+			continue;
+		TAILQ_REMOVE(&vvm->starved, path, starved_link);
+		path->starved = false;
+		iba_vctrl_credit(path, false);
+	}
+	return true;
 }

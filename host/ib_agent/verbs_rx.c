@@ -28,7 +28,6 @@
 #include <string.h>
 
 #define HDR ((uint32_t)sizeof(struct vtoe_msg_hdr))
-#define BATCH 32
 
 /* ---- DATA ---- */
 
@@ -218,9 +217,9 @@ static void tx_done(struct iba_vdev *dev, const struct ibv_wc *wc)
 	struct iba_vvm *vvm = iba_vvm_by_number(dev->v, (uint32_t)wc->wr_id);
 	uint16_t head = (uint16_t)(wc->wr_id >> 32);
 
-	if (!vvm || !vvm->tx_busy[head])
+	if (!vvm || !vvm->tx_lane[head])
 		return;
-	vvm->tx_busy[head] = false;
+	vvm->tx_lane[head] = NULL;
 	iba_slot_done(&vvm->vm->slot[head]);
 }
 
@@ -250,6 +249,10 @@ static void completed(struct iba_vdev *dev, const struct ibv_wc *wc)
 		rx_done(dev, wc, lane);
 		return;
 	}
+	if (work == IBA_V_LOOP) {
+		iba_vloop_sent(dev, wc);
+		return;
+	}
 	if (work == IBA_V_TX)
 		tx_done(dev, wc);
 	else if (!lane) /* it is gone, and so is what waited for this */
@@ -263,21 +266,43 @@ static void completed(struct iba_vdev *dev, const struct ibv_wc *wc)
 			      ibv_wc_status_str(wc->status));
 }
 
+static bool next_completion(struct iba_vdev *dev, struct ibv_wc *wc)
+{
+	int n;
+
+	if (dev->dead)
+		return false;
+	if (dev->wc_next == dev->wc_count) {
+		n = ibv_poll_cq(dev->cq, IBA_V_WC, dev->wc);
+		dev->wc_next = 0;
+		dev->wc_count = n > 0 ? (unsigned int)n : 0;
+		if (n < 0)
+			iba_vdev_dead(dev, "its completion queue is lost");
+		if (n <= 0)
+			return false;
+	}
+	*wc = dev->wc[dev->wc_next++];
+	return true;
+}
+
+/*
+ * Also called while one of its completions is handled (a lane ends, a buffer is
+ * fetched back): then those that were taken before go first, in their order.
+ */
 unsigned int iba_vrx_poll(struct iba_vdev *dev, unsigned int max)
 {
-	struct ibv_wc wc[BATCH];
 	unsigned int done = 0;
-	int n = 1;
+	struct ibv_wc wc;
 
-	while (done < max && !dev->dead) {
-		n = ibv_poll_cq(dev->cq, BATCH, wc);
-		if (n <= 0)
-			break;
-		for (int i = 0; i < n; i++)
-			completed(dev, &wc[i]);
-		done += (unsigned int)n;
+	while (done < max && next_completion(dev, &wc)) {
+		completed(dev, &wc);
+		done++;
 	}
-	if (n < 0)
-		iba_vdev_dead(dev, "its completion queue is lost");
 	return done;
+}
+
+void iba_vrx_drain(struct iba_vdev *dev)
+{
+	while (iba_vrx_poll(dev, IBA_V_WC))
+		;
 }

@@ -69,7 +69,7 @@ def script(argv):
     return r.stdout.strip()
 
 
-def build_static(name):
+def build(name, *how):
     """A program of the lab's own that runs in guests or machines."""
     import hashlib  # pylint: disable=import-outside-toplevel
     source = os.path.join(TESTS, "lab.d/%s.c" % name)
@@ -79,7 +79,7 @@ def build_static(name):
     if not os.path.exists(path):
         os.makedirs(CACHE, exist_ok=True)
         tmp = "%s.%d" % (path, os.getpid())
-        r = subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", tmp, source], check=False)
+        r = subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", *(how or ["-static"]), "-o", tmp, source], check=False)
         if r.returncode:
             raise LabError("cannot compile tests/lab.d/%s.c (see above); is gcc installed? (tests/setup/install)" % name)
         os.rename(tmp, path)

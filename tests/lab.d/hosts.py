@@ -174,7 +174,7 @@ def check(opt):
 
 def prepare(opt, lab_dir, guestd):
     if opt["machines"]:
-        shutil.copy(common.build_static("notify"), os.path.join(lab_dir, "notify"))
+        shutil.copy(common.build("notify"), os.path.join(lab_dir, "notify"))
         qemu.prepare(opt["machine"], "hosts")
         qemu.initramfs(opt["machine"], opt["state"], guestd)
 

@@ -95,6 +95,7 @@ class Fast(Kind):
         if self.opt["machines"]:
             subprocess.run(["strip", "--strip-debug", "-o", os.path.join(lab_dir, "linux"),
                             os.path.join(self.opt["kernel_dir"], "linux")], check=True)
+            shutil.copy(common.build("slowtick", "-shared", "-fPIC"), os.path.join(lab_dir, "slowtick.so"))
 
     def command(self, lab, guest, line):
         """In a host that is a virtual machine (line None), its standard input and output are the line."""
@@ -116,7 +117,10 @@ class Fast(Kind):
 
     def environment(self):
         # Guest memory is a file there, and must be on tmpfs to be shared and registered.
-        return dict(super().environment(), TMPDIR="/dev/shm")
+        env = dict(super().environment(), TMPDIR="/dev/shm")
+        if self.opt["machines"]:
+            env["LD_PRELOAD"] = "/run/slowtick.so"
+        return env
 
     def shares(self):
         shares = super().shares()

@@ -120,7 +120,7 @@ class Machine(Line):
                  "mkdir -p %s" % " ".join(places.values())]
         lines += ["mount -t 9p %s %s -o trans=virtio,version=9p2000.L,msize=262144,%s" % (
             tag, place, "cache=none" if tag == "lab" else "ro,cache=loose") for tag, place in places.items()]
-        lines += ["cp /lab/linux /run/linux",
+        lines += ["cp /lab/linux /lab/slowtick.so /run",
                   # User-mode Linux puts its memory where there is room, and what can be registered moves with it.
                   "echo 0 >/proc/sys/kernel/randomize_va_space",
                   # rxe wants the first and does not say so.

@@ -13,8 +13,8 @@ import common
 from proc import mount, run
 
 
-# --fabric, and what agents may take, in that order.
-FABRICS = {"tcp": "tcp", "local": "local", "verbs": "verbs", "auto": "local tcp"}
+# --fabric, and what agents may take, in that order. RDMA joins hosts, so what stays on one goes by memory.
+FABRICS = {"tcp": "tcp", "local": "local", "verbs": "local verbs", "auto": "local tcp"}
 
 
 class Guest:

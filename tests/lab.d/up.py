@@ -119,7 +119,7 @@ def prepare(opt):
     kind = kinds.of(opt)
     kind.prepare()
     opt["root"] = common.script(["setup/guest-root"])
-    guestd = common.build_static("guestd")
+    guestd = common.build("guestd")
     kind.stage(lab, guestd)
     hosts.prepare(opt, lab, guestd)
     gather_modules(opt, state)

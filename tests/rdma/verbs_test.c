@@ -5,12 +5,13 @@
  * all fabrics have in common is in tests/agent, which runs there as well.
  *
  * Usage: verbs_test [--program AGENT] [TEST...]: these tests alone, of the real
- * daemon in place of the code linked in. --list names them.
+ * daemon in place of the code linked in.
  */
 #include <arpa/inet.h>
 #include <endian.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,12 +19,12 @@
 #include "bed.h"
 #include "cm_by_hand.h"
 #include "tap.h"
+#include "verbs_test.h"
 
-#define DEVICE "rxed"
 #define MANY 2000
 
-static struct bed bed;
-static const char *program;
+struct bed bed;
+const char *program;
 
 /* ---- the device ---- */
 
@@ -46,7 +47,7 @@ static long hw_counter(const char *name)
 	return value;
 }
 
-static void no_rnr(void)
+void no_rnr(void)
 {
 	static const char *const names[] = { "send_rnr_err", "rcvd_rnr_err",
 					     "retry_rnr_exceeded_err" };
@@ -55,7 +56,7 @@ static void no_rnr(void)
 		is_int(hw_counter(names[i]), 0, names[i]);
 }
 
-static int shell(const char *command)
+int shell(const char *command)
 {
 	int status = system(command);
 
@@ -77,21 +78,20 @@ static const struct guest_options many_buffers = {
 	.rwq_posted = { 4096, 256 },
 };
 
-static bool start(const struct guest_options *opt, const char *extra)
+bool start(const struct guest_options *opt, const char *extra)
 {
 	return ok(bed_make_program(&bed, 2, opt, extra, program),
 		  "two guests on two hosts");
 }
 
-static void stop(void)
+void stop(void)
 {
 	streams_reset();
 	for (unsigned int i = 0; i < 2; i++)
 		is_int(bed_end(&bed, i), 0, "agent ends cleanly");
 }
 
-/* Data that has gone by verbs, by no other way, into and out of guest memory. */
-static void over_verbs(const struct stream *a, const struct stream *b)
+void over_verbs(const struct stream *a, const struct stream *b)
 {
 	is_int(agent_lanes_counter(&bed.agent[0], "verbs", "tx_bytes"), a->tx,
 	       "what a sent went by verbs");
@@ -212,15 +212,14 @@ static void test_many(void)
 	stop();
 }
 
-static void send_a_lot(struct stream *s)
+void send_a_lot(struct stream *s)
 {
 	for (int i = 0; i < 12; i++)
 		stream_send(s, G_LARGE);
 	guest_kick(s->g, G_SWQ);
 }
 
-/* Without the other guest, which is not there any more. */
-static bool broken_alone(struct stream *s)
+bool broken_alone(struct stream *s)
 {
 	for (int i = 0; i < guest_wait_ms() / 5 && !s->broken; i++)
 		streams_pump(s->g, 5);
@@ -344,7 +343,7 @@ static void test_hostile_cm(void)
 	stop();
 }
 
-static unsigned int fabric_of(const struct stream *s)
+unsigned int fabric_of(const struct stream *s)
 {
 	struct vtoe_cmd info = { .opcode = htole16(VTOE_CMD_INFO),
 				 .sid = htole32(s->sid) };
@@ -408,41 +407,6 @@ static void test_next_fabric(void)
 	stop();
 }
 
-/* The device goes while it is busy. */
-static void test_device_removed(void)
-{
-	struct stream a, b;
-	pid_t pid;
-	int status = -1;
-
-	if (!start(NULL, ""))
-		return;
-	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
-	send_a_lot(&a);
-	send_a_lot(&b);
-	fflush(stdout);
-	pid = fork();
-	if (!pid)
-		_exit(shell("/rdma link del " DEVICE));
-	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
-	   "the device is removed: LANE_LOST");
-	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_LANE_LOST,
-	   "at both ends");
-	for (int i = 0; i < 200 && waitpid(pid, &status, WNOHANG) == 0; i++)
-		usleep(100000);
-	is_int(status, 0, "nobody holds the device");
-	is_int(stream_close(&a, 0) + stream_close(&b, 0), 0, "both close");
-	streams_reset();
-	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
-	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
-	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
-	is_int(bed.a.rwq_returned + bed.b.rwq_returned, 0,
-	       "no buffer came back unused");
-	stop();
-	is_int(shell("/rdma link add " DEVICE " type rxe netdev d0"), 0,
-	       "the device comes back");
-}
-
 static const struct {
 	const char *name;
 	void (*fn)(void);
@@ -454,6 +418,9 @@ static const struct {
 	{ "agent-killed", test_agent_killed },
 	{ "hostile-cm", test_hostile_cm },
 	{ "mixed", test_mixed },
+	{ "loop-broken", test_loop_broken },
+	{ "peer-hangs", test_peer_hangs },
+	{ "robbed", test_robbed },
 	{ "next-fabric", test_next_fabric },
 	{ "device-removed", test_device_removed },
 };

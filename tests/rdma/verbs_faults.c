@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Of verbs_test: what hangs, breaks or goes away, and what must not be left of it.
+ */
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <infiniband/verbs.h>
+
+#include "tap.h"
+#include "verbs_test.h"
+
+/* ---- a fault to order: the agent's code is linked in, and called through this ---- */
+
+static bool bad_loop; /* the next queue pair to itself is to another, which is not there */
+
+int __real_ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask);
+int __wrap_ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask);
+
+int __wrap_ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
+{
+	if (bad_loop && (mask & IBV_QP_DEST_QPN) &&
+	    attr->dest_qp_num == qp->qp_num) {
+		attr->dest_qp_num ^= 0x800000;
+		bad_loop = false;
+	}
+	return __real_ibv_modify_qp(qp, attr, mask);
+}
+
+/* ---- the tests ---- */
+
+/* c, which is on a's host, sends to a over memory. */
+static bool local_exchange(struct guest *c, unsigned int nth)
+{
+	struct stream a, b;
+	bool right;
+
+	stream_init(&b, c, 100 + nth, &a);
+	stream_init(&a, &bed.a, 200 + nth, &b);
+	right = !stream_open(&b, &a, BED_LISTENER, BED_PORT,
+			     (uint16_t)(7000 + nth)) &&
+		fabric_of(&b) == VTOE_FABRIC_LOCAL &&
+		stream_exchange(&a, &b, 300000, G_LARGE);
+	stream_close(&b, 0);
+	if (stream_wait_broken(&a))
+		stream_close(&a, 0);
+	streams_reset();
+	return right;
+}
+
+/* The queue pair that fetches buffers back fails: another does it later. */
+void test_loop_broken(void)
+{
+	static const struct guest_options few = {
+		.swq_num = 64, .rwq_num = { 64, 32 }, .eq_buffers = 64,
+		.rwq_posted = { 32, 16 },
+	};
+	static struct guest c;
+	struct stream a, b;
+	bool right = false;
+
+	if (program)
+		return;
+	bad_loop = true;
+	if (!start(&few, ""))
+		return;
+	bad_loop = false;
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, NULL), 0,
+	       "a third VM beside the first");
+	is_int(bed_open(&bed, &a, &b), 0, "a opens");
+	ok(stream_exchange(&a, &b, 300000, G_LARGE),
+	   "data passes, all buffers of a are granted");
+	is_int(stream_close(&a, 0), 0, "it closes");
+	ok(stream_wait_broken(&b) && !stream_close(&b, 0), "at both ends");
+	streams_reset();
+	ok(!local_exchange(&c, 0), "a's buffers cannot be fetched back");
+	/* the agent learns of it when the device gives up, and rests first */
+	for (unsigned int i = 1; i < 100 && !right; i++) {
+		bed_pump(&bed, 100);
+		right = local_exchange(&c, i);
+	}
+	ok(right, "later they can");
+	ok(agent_logged(&bed.agent[0], "receive buffers stay with"),
+	   "the log says what was");
+	if (!is_int(bed_open(&bed, &a, &b), 0, "a opens again"))
+		agent_show_log(&bed.agent[0]);
+	is_int(fabric_of(&a), VTOE_FABRIC_VERBS, "over verbs");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE), "data passes");
+	guest_stop(&c);
+	stop();
+}
+
+/* What takes half a minute. */
+static bool logged_in_time(const struct test_agent *agent, const char *text)
+{
+	for (int i = 0; i < 20; i++)
+		if (agent_logged(agent, text))
+			return true;
+	return false;
+}
+
+/*
+ * A peer's agent that hangs: its device acknowledges, but nobody answers the
+ * reset. What it could still send is not kept for it for ever.
+ */
+void test_peer_hangs(void)
+{
+	struct stream a, b;
+	pid_t tenant;
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE), "data passes");
+	is_int(agent_tenants(&bed.agent[1], &tenant, 1), 1, "a tenant's process");
+	kill(tenant, SIGSTOP);
+	is_int(stream_close(&a, 0), 0, "its peer hangs: a closes");
+	ok(agent_lanes_counter(&bed.agent[0], "verbs", "promised") > 0,
+	   "buffers are kept for what may come");
+	ok(logged_in_time(&bed.agent[0], "the peer does not answer a reset"),
+	   "not for ever: the lane ends");
+	kill(tenant, SIGCONT);
+	ok(stream_wait_broken(&b) && !stream_close(&b, 0),
+	   "it goes on: b is told");
+	streams_reset();
+	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
+	ok(stream_exchange(&a, &b, 100000, G_LARGE), "data passes");
+	over_verbs(&a, &b);
+	stop();
+}
+
+/*
+ * A lane that breaks may cost a buffer of each class, which comes back when no
+ * lane is left. If a connection cannot do without, that is made so.
+ */
+void test_robbed(void)
+{
+	static const struct guest_options two = {
+		.swq_num = 64, .rwq_num = { 64, 32 }, .eq_buffers = 64,
+		.rwq_posted = { 2, 2 },
+	};
+	static struct guest c;
+	struct test_agent third;
+	struct stream a[2], b[2], to_c, of_c;
+	char text[64];
+
+	if (!start(&two, ""))
+		return;
+	bed.msg_window[0] = bed.msg_window[1] = 1;
+	snprintf(text, sizeof(text), "fabric %s\n", bed_fabric());
+	is_int(agent_start(&third, 3, TEST_KEY, text, program), 0, "a third host");
+	is_int(guest_start(&c, third.socket, "c", BED_TENANT, 3, &two), 0,
+	       "a VM on it");
+	is_int(guest_listen(&c, BED_LISTENER,
+			    &(struct vtoe_addr){ .family = 4,
+						 .port = htons(BED_PORT) }),
+	       0, "that listens");
+	is_int(bed_open(&bed, &a[0], &b[0]), 0, "a connection from a to b");
+	bed.a.route = third.addr;
+	stream_init(&to_c, &bed.a, 300, &of_c);
+	stream_init(&of_c, &c, 301, &to_c);
+	memcpy(to_c.msg_window, bed.msg_window, sizeof(to_c.msg_window));
+	memcpy(of_c.msg_window, bed.msg_window, sizeof(of_c.msg_window));
+	is_int(stream_open(&to_c, &of_c, BED_LISTENER, BED_PORT, 7000), 0,
+	       "and one to c: all buffers of a are promised");
+	agent_kill(&third);
+	ok(broken_alone(&to_c) && !stream_close(&to_c, 0), "c's host dies");
+	guest_stop(&c);
+	bed.a.route = bed.agent[1].addr;
+	is_int(bed_open(&bed, &a[1], &b[1]), 0, "another one from a to b");
+	ok(stream_wait_broken(&a[0]) && a[0].reason == VTOE_REASON_LANE_LOST &&
+	   stream_wait_broken(&a[1]) && a[1].reason == VTOE_REASON_LANE_LOST,
+	   "which would wait for ever: the lane ends");
+	ok(agent_logged(&bed.agent[0],
+			"broken queue pairs have the guest's buffers"),
+	   "the log says why");
+	for (int i = 0; i < 2; i++)
+		ok(stream_wait_broken(&b[i]) && !stream_close(&a[i], 0) &&
+		   !stream_close(&b[i], 0), "it is over at both ends");
+	streams_reset();
+	for (int i = 0; i < 2; i++)
+		is_int(bed_open(&bed, &a[i], &b[i]), 0, "another in its place");
+	for (int i = 0; i < 2; i++)
+		ok(stream_exchange(&a[i], &b[i], 10000, G_LARGE), "data passes");
+	bed.msg_window[0] = bed.msg_window[1] = 0;
+	no_rnr();
+	stop();
+}
+
+/* The device goes while it is busy. */
+void test_device_removed(void)
+{
+	struct stream a, b;
+	pid_t pid;
+	int status = -1;
+
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	send_a_lot(&a);
+	send_a_lot(&b);
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		_exit(shell("/rdma link del " DEVICE));
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
+	   "the device is removed: LANE_LOST");
+	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_LANE_LOST,
+	   "at both ends");
+	for (int i = 0; i < 200 && waitpid(pid, &status, WNOHANG) == 0; i++)
+		usleep(100000);
+	is_int(status, 0, "nobody holds the device");
+	is_int(stream_close(&a, 0) + stream_close(&b, 0), 0, "both close");
+	streams_reset();
+	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
+	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	is_int(bed.a.rwq_returned + bed.b.rwq_returned, 0,
+	       "no buffer came back unused");
+	stop();
+	is_int(shell("/rdma link add " DEVICE " type rxe netdev d0"), 0,
+	       "the device comes back");
+}

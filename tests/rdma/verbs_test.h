@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of verbs_test share: two guests on two hosts with soft RDMA. */
+#ifndef VERBS_TEST_H
+#define VERBS_TEST_H
+
+#include "bed.h"
+
+#define DEVICE "rxed"
+
+extern struct bed bed;
+extern const char *program; /* the daemon under test; NULL: the code linked in */
+
+bool start(const struct guest_options *opt, const char *extra);
+void stop(void);
+int shell(const char *command); /* its exit status */
+/* Data that has gone by verbs, by no other way, into and out of guest memory. */
+void over_verbs(const struct stream *a, const struct stream *b);
+/* The device has seen no receiver that was not ready. */
+void no_rnr(void);
+void send_a_lot(struct stream *s);
+/* Without the other guest, which is not there any more. */
+bool broken_alone(struct stream *s);
+unsigned int fabric_of(const struct stream *s);
+
+/* verbs_faults.c */
+void test_loop_broken(void);
+void test_peer_hangs(void);
+void test_robbed(void);
+void test_device_removed(void);
+
+#endif /* VERBS_TEST_H */
