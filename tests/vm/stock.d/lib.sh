@@ -65,7 +65,7 @@ start() { # LAB-OPTIONS...: false if the lab did not come up
 	result $status "up" "$out"
 	[ $status = 0 ] || return 1
 	up=yes
-	"$lab" cp "$work/data" g1:/tmp/data
+	"$lab" exec g1 -- sh -c 'cat >/tmp/data' <"$work/data"
 }
 
 stop() {
