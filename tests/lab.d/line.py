@@ -80,7 +80,7 @@ class Line:
             deliver(GONE, why.encode())
         if self.writer:
             self.writer.close()
-            self.writer = None
+            self.writer = self.left = None
 
     # -- frames --
 
@@ -111,7 +111,7 @@ class Line:
         """From now on what is sent waits. All that was sent before is with the system, which reads what it has room for."""
         self.left, self.writer = self.writer, Held()
         sock = self.left.get_extra_info("socket")
-        while self.left.transport.get_write_buffer_size() or unread(sock):
+        while self.left and (self.left.transport.get_write_buffer_size() or unread(sock)):
             await asyncio.sleep(0.01)
 
     def release(self, writer=None):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`lab migrate`: a running stock guest moves to another host, in the order that vnet-shim(8), LIVE MIGRATION, has.
 
-  1. the shim at the new host, with QEMU -incoming before it      3. QEMU migrates
-  2. peers' shims get a link to the new host                      4. peers' routes move to it
-                                                                  5. QEMU and the shim at the old host end
+  1. A shim for it starts at the new host.
+  2. The peers' shims get a link to the new host. QEMU starts there, with -incoming.
+  3. QEMU migrates it.
+  4. The peers' routes move to the new link.
+  5. QEMU and the shim at the old host end.
 
 The command line into the guest moves, too: what clients send meanwhile is held back (line.py). If QEMU does not migrate it,
 what was started at the new host ends, and the guest is where it was.
@@ -62,6 +64,8 @@ class Monitor:
             if state.get("status") in ("failed", "cancelled"):
                 break
             await asyncio.sleep(0.05)
+        else:
+            await self.call("migrate_cancel")
         raise LabError("QEMU does not migrate it: %s" % json.dumps(state))
 
     def close(self):
