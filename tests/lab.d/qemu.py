@@ -80,6 +80,9 @@ def command(opt, state, name, line, *, mem, vcpus, shares, monitor=None):
     """`line` is the descriptor of the lab's end of guestd; shares are (tag, directory, writable), `root` among them or none."""
     # panic=-1 and -no-reboot: a guest that panicked ends, and one that oopsed panics.
     kernel = ["console=ttyS0", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off", "guestd_line=/dev/vport0p1"]
+    if opt.get("movable"):
+        # A kernel that zeroes its receive buffers has QEMU move them, whether or not the shim tells that it wrote to them.
+        kernel.append("init_on_alloc=0")
     # Programs and kernels copy by `rep movsb` where these two say that it is fast. TCG moves a byte at a time there,
     # and eight or more otherwise: all streams are twice as fast without.
     cpu, accelerator = "max", opt["accel"]
