@@ -4,7 +4,7 @@
  *
  * As init it mounts a writable root (an overlay of tmpfs over the shared, read-only root) and what programs expect. The
  * root is there already (hostfs), or, where it was started from an initramfs, it loads the modules of /modules in the
- * order of /modules/order and mounts the 9p share `root`.
+ * order of /modules/order and mounts the 9p share `root`. An initramfs with programs (lab.d/movable.py) is a root itself.
  * Then it serves commands over one line, /dev/ttyS0 or what the kernel's parameter guestd_line names (a virtio serial
  * port), whose other end the lab's supervisor holds: any number of commands at once, each with its own stdin, stdout and
  * stderr, exit status and signals, binary clean.
@@ -565,6 +565,9 @@ static void load_module(const char *name)
 	close(fd);
 }
 
+/* The initramfs is all that there is. */
+static bool whole;
+
 static void leave_initramfs(void)
 {
 	FILE *order = fopen("/modules/order", "re");
@@ -576,25 +579,34 @@ static void leave_initramfs(void)
 	while (fscanf(order, "%95s", name) == 1)
 		load_module(name);
 	fclose(order);
+	if (!access("/usr", F_OK)) {
+		whole = true;
+		return;
+	}
 	/* The root does not change while a lab runs: it may be cached without asking. */
 	must_mount("root", "/newroot", "9p", MS_RDONLY, "trans=virtio,version=9p2000.L,msize=262144,cache=loose");
 	if (chdir("/newroot") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		fatal("changing to the root: %s", strerror(errno));
 }
 
-static void make_root(void)
+/* The root is shared and read-only: what a guest writes goes to its own memory. */
+static void cover_root(void)
 {
-	/* The root is shared and read-only: what a guest writes goes to its own memory. */
 	must_mount("tmpfs", "/mnt", "tmpfs", 0, "mode=755");
 	if (mkdir("/mnt/upper", 0755) || mkdir("/mnt/work", 0755))
 		fatal("mkdir /mnt/upper: %s", strerror(errno));
 	must_mount("overlay", "/mnt/root", "overlay", 0, "lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work");
 	if (chdir("/mnt/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		fatal("changing to the new root: %s", strerror(errno));
+}
 
+static void mount_the_rest(void)
+{
 	must_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	must_mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-	must_mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
+	/* A file system is mounted only once in one place: an initramfs that stays has it. */
+	if (!whole)
+		must_mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
 	must_mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
 	must_mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, NULL);
 	must_mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755");
@@ -648,7 +660,9 @@ int main(void)
 	}
 	umask(022);
 	leave_initramfs();
-	make_root();
+	if (!whole)
+		cover_root();
+	mount_the_rest();
 	null = open("/dev/null", O_RDWR);
 	for (int i = 0; i < 3; i++)
 		dup2(null, i);

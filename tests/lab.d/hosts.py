@@ -49,13 +49,13 @@ class Namespaces:
     def start_daemon(self, host, role, name, argv, *, log, env):
         return self.lab.children.start(role, name, argv, log=log, cpus=host.cpus, netns=host.name, env=dict(os.environ, **env))
 
-    async def start_guest(self, guest, log):
+    async def start_guest(self, guest, log, **how):
         """Its process, and the stream of its guestd."""
         kind = self.lab.kind
         ours, theirs = socket.socketpair()
         with theirs:
             child = self.lab.children.start(
-                "guest", guest.name, kind.command(self.lab, guest, theirs.fileno()), log=log,
+                "guest", guest.name, kind.command(self.lab, guest, theirs.fileno(), **how), log=log,
                 cpus=guest.cpus, netns=guest.host.name, env=kind.environment(), pass_fds=[theirs.fileno()])
         return child, *await asyncio.open_connection(sock=ours)
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 
 import common
+import migrate
 import qemu
 from common import LabError
 
@@ -134,7 +135,7 @@ class Fast(Kind):
 
 class Stock(Kind):
     kernels = ("6.12", "6.1", "backports")
-    options = {"qemu": "11", "front": "vhost-user", "accel": "tcg", "carrier": "config"}
+    options = {"qemu": "11", "front": "vhost-user", "accel": "tcg", "carrier": "config", "movable": False}
 
     # Queues that vnet_pv has behind the pairs and the control queue: CR, EQ, SWQ and two RWQ.
     VTOE_QUEUES = 5
@@ -153,6 +154,8 @@ class Stock(Kind):
                 opt["carrier"], opt["qemu"]))
         if opt["front"] == "vfio-user" and opt["carrier"] == "in-band":
             raise LabError("--carrier in-band is for --front vhost-user: a vfio-user device shows its vendor block itself")
+        if opt["movable"] and (opt["front"] == "vfio-user" or (opt["driver"] == "vnet_pv" and opt["carrier"] != "in-band")):
+            raise LabError("--movable: QEMU migrates its virtio-net-pci; use --driver virtio_net or --carrier in-band")
 
     def prepare(self):
         qemu.prepare(self.opt, "guests")
@@ -164,11 +167,18 @@ class Stock(Kind):
         # A driver uses no more queue pairs than it has CPUs.
         return self.opt["queues"]
 
-    def command(self, lab, guest, line):
+    def shares(self):
+        return [] if self.opt["movable"] else super().shares()
+
+    def command(self, lab, guest, line, incoming=None):
+        """incoming: the socket by which another QEMU brings it."""
         opt = self.opt
-        shares = [("root", opt["root"], False)] + [(n, h, n == "lab") for n, h, _ in self.shares()]
-        return qemu.command(opt, opt["state"], guest.name, line, mem=opt["mem"], vcpus=self.vcpus(),
-                            shares=shares) + lab.guest_arguments(guest)
+        shares = [(n, h, n == "lab") for n, h, _ in self.shares()]
+        if not opt["movable"]:
+            shares.insert(0, ("root", opt["root"], False))
+        argv = qemu.command(opt, opt["state"], guest.name, line, mem=opt["mem"], vcpus=self.vcpus(), shares=shares,
+                            monitor=incoming and migrate.monitor_of(incoming)) + lab.guest_arguments(guest)
+        return argv + (["-incoming", "unix:" + incoming] if incoming else [])
 
     def device(self, path, guest):
         opt = self.opt

@@ -7,11 +7,31 @@ between guestd and who reads a session's output, so nothing piles up here.
 """
 
 import asyncio
+import fcntl
 import os
 import struct
+import termios
 
 import common
 from common import ACK, EXIT, GONE, HELLO, KILL, LabError, START, STDERR, STDIN, STDOUT
+
+
+def unread(sock):
+    """Bytes that the other end has not taken yet."""
+    return struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+
+
+class Held:
+    """What is sent while the line's other end moves from one process to another."""
+
+    def __init__(self):
+        self.data = bytearray()
+
+    def write(self, data):
+        self.data += data
+
+    def close(self):
+        self.data.clear()
 
 
 class Line:
@@ -28,10 +48,13 @@ class Line:
         self.hello = None           # future, set when guestd is there
         self.servers = []
         self.task = None
+        self.parser = None
+        self.left = None            # the writer that is no more in use, while the line is held
 
     async def connect(self, reader, writer, timeout):
         """Wait until guestd says hello on this new stream."""
         self.writer = writer
+        self.parser = common.FrameParser()
         self.hello = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self.read_line(reader))
         try:
@@ -57,18 +80,17 @@ class Line:
             deliver(GONE, why.encode())
         if self.writer:
             self.writer.close()
-            self.writer = None
+            self.writer = self.left = None
 
     # -- frames --
 
     async def read_line(self, reader):
-        parser = common.FrameParser()
         try:
             while True:
                 data = await reader.read(65536)
                 if not data:
                     return
-                for session, kind, payload in parser.feed(data):
+                for session, kind, payload in self.parser.feed(data):
                     if kind == HELLO:
                         if not self.hello.done():
                             self.hello.set_result(struct.unpack("<I", payload)[0])
@@ -82,6 +104,27 @@ class Line:
             return
         except LabError as e:
             common.say("%s: %s" % (self.what, e))
+
+    # -- a system that moves to another process, as a migrated machine does --
+
+    async def hold(self):
+        """From now on what is sent waits. All that was sent before is with the system, which reads what it has room for."""
+        self.left, self.writer = self.writer, Held()
+        sock = self.left.get_extra_info("socket")
+        while self.left and (self.left.transport.get_write_buffer_size() or unread(sock)):
+            await asyncio.sleep(0.01)
+
+    def release(self, writer=None):
+        """What has waited goes out, by the writer that there was or by a new one."""
+        if self.left:
+            held, self.writer, self.left = self.writer, writer or self.left, None
+            self.writer.write(bytes(held.data))
+
+    async def move(self, reader, writer):
+        """The old process has ended: what it said last comes before what the new one says."""
+        await self.task
+        self.task = asyncio.create_task(self.read_line(reader))
+        self.release(writer)
 
     def send(self, session, kind, payload=b""):
         if self.writer:

@@ -15,6 +15,7 @@ import time
 
 import accel
 import common
+import movable
 from common import LabError, say
 
 
@@ -62,10 +63,12 @@ def prepare(opt, who):
 
 
 def initramfs(opt, state, guestd):
-    """guestd as /init, and the modules it loads to reach its root."""
+    """guestd as /init, and the modules it loads to reach its root; of movable guests, all that they have."""
     base = os.path.join(state, "initramfs.d")
     shutil.copytree(os.path.join(opt["kernel_dir"], "initramfs"), base)
     shutil.copy(guestd, os.path.join(base, "init"))
+    if opt.get("movable"):
+        movable.fill(opt, base)
     names = b"".join(os.path.join(where, name)[len(base) + 1:].encode() + b"\0"
                      for where, dirs, files in os.walk(base) for name in dirs + files)
     with open(os.path.join(state, "initramfs"), "wb") as out:
@@ -73,10 +76,13 @@ def initramfs(opt, state, guestd):
     shutil.rmtree(base)
 
 
-def command(opt, state, name, line, *, mem, vcpus, shares):
-    """`line` is the descriptor of the lab's end of guestd; shares are (tag, directory, writable), `root` among them."""
+def command(opt, state, name, line, *, mem, vcpus, shares, monitor=None):
+    """`line` is the descriptor of the lab's end of guestd; shares are (tag, directory, writable), `root` among them or none."""
     # panic=-1 and -no-reboot: a guest that panicked ends, and one that oopsed panics.
     kernel = ["console=ttyS0", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off", "guestd_line=/dev/vport0p1"]
+    if opt.get("movable"):
+        # A kernel that zeroes its receive buffers has QEMU move them, whether or not the shim tells that it wrote to them.
+        kernel.append("init_on_alloc=0")
     # Programs and kernels copy by `rep movsb` where these two say that it is fast. TCG moves a byte at a time there,
     # and eight or more otherwise: all streams are twice as fast without.
     cpu, accelerator = "max", opt["accel"]
@@ -91,7 +97,8 @@ def command(opt, state, name, line, *, mem, vcpus, shares):
             "-kernel", os.path.join(opt["kernel_dir"], "vmlinux"), "-initrd", os.path.join(state, "initramfs"),
             "-append", " ".join(kernel),
             "-chardev", "file,id=console,path=%s/%s.log,append=on" % (state, name), "-serial", "chardev:console",
-            "-chardev", "socket,id=qmp,path=%s/%s.qmp,server=on,wait=off" % (state, name), "-mon", "chardev=qmp,mode=control",
+            "-chardev", "socket,id=qmp,path=%s,server=on,wait=off" % (monitor or "%s/%s.qmp" % (state, name)),
+            "-mon", "chardev=qmp,mode=control",
             "-chardev", "socket,id=line,fd=%d" % line, "-device", "virtio-serial-pci,max_ports=2",
             "-device", "virtserialport,nr=1,chardev=line,name=line"]
     for tag, directory, writable in shares:

@@ -7,7 +7,8 @@ the lease closes before the lab is ready (Ctrl-C, a killed `lab up`), it ends. I
 dies. Whatever way it ends, the kernel then kills every process of the lab and drops its mounts and networks.
 
 Order: networks, configuration files, agents, shims, guests. A daemon is up when it has said READY=1 to its NOTIFY_SOCKET.
-Later it serves one-line JSON requests on the socket `ctl`: status, cpu, kill, restart, scan, down.
+Later it serves one-line JSON requests on the socket `ctl`: status, cpu, kill, restart, scan,
+migrate, down.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import sys
 import common
 import hosts
 import kinds
+import migrate
 import proc
 from common import LabError, say
 from guest import GuestLine
@@ -299,6 +301,9 @@ class Lab:
             await self.start_shim(next(g for g in self.topology.guests if g.name == child.name))
         else:
             await self.lines[child.name].start()
+
+    async def do_migrate(self, request):
+        return await migrate.Migration(self, request["who"], request["to"]).run()
 
     async def do_down(self, _):
         self.stop.set()

@@ -20,17 +20,21 @@ FABRICS = {"tcp": "tcp", "local": "local", "verbs": "local verbs", "auto": "loca
 class Guest:
     def __init__(self, j, host, vcpus):
         self.j = j
+        self.vcpus = vcpus
         self.name = common.guest_name(j)
-        self.host = host
         self.mac = common.guest_mac(j)
         self.ip4 = common.INNER4 % j
         self.ip6 = common.INNER6 % j
+        self.place(host)
+
+    def place(self, host):
+        self.host = host
         # Virtual CPUs stay where they are, as operators pin them. More of them than the host has CPUs must not wait for
         # each other's locks there, though.
         self.cpus = None
-        if host.cpus and vcpus == 1:
-            self.cpus = [host.cpus[j % len(host.cpus)]]
-        elif host.cpus and vcpus <= len(host.cpus):
+        if host.cpus and self.vcpus == 1:
+            self.cpus = [host.cpus[self.j % len(host.cpus)]]
+        elif host.cpus and self.vcpus <= len(host.cpus):
             self.cpus = host.cpus
 
 
@@ -61,6 +65,7 @@ class Topology:
         self.key = secrets.token_hex(32)
         self.hosts = [Host(i + 1, state, share(i + 1, options["hosts"]) if options["pin"] else None)
                       for i in range(options["hosts"])]
+        self.moving = []        # a guest that migrates is here once more, with the host that it goes to
         self.guests = [Guest(j + 1, self.hosts[j % len(self.hosts)], kind.vcpus()) for j in range(options["guests"])]
 
     def front(self, guest):
@@ -135,8 +140,8 @@ class Topology:
                  "agent " + g.host.agent_socket,
                  "queues %d" % opt["queues"],
                  "encap " + opt["encap"]]
-        peers = [p for p in self.guests if p is not g]
-        for p in peers:
+        peers = [p for p in self.guests if p.j != g.j]
+        for p in peers + [p for p in self.moving if p.j != g.j]:
             lines.append("link %s udp local %s:%d remote %s:%d form %s agent %s:%d" % (
                 self.link(p), g.host.ip, self.port(g, p), p.host.ip, self.port(p, g), opt["form"],
                 p.host.ip, common.AGENT_PORT))
@@ -190,5 +195,6 @@ class Topology:
                       "addr add %s/24 brd + dev vnet0" % g.ip4,
                       "addr add %s/64 dev vnet0 nodad" % g.ip6]
         lines += ["ip -batch - <<'EOF'\n%s\nEOF" % "\n".join(links)]
-        lines += ["/usr/sbin/sshd"]
+        if not opt.get("movable"):
+            lines += ["/usr/sbin/sshd"]
         return "\n".join(lines) + "\n"

@@ -120,9 +120,9 @@ def prepare(opt):
     kind.prepare()
     opt["root"] = common.script(["setup/guest-root"])
     guestd = common.build("guestd")
+    gather_modules(opt, state)
     kind.stage(lab, guestd)
     hosts.prepare(opt, lab, guestd)
-    gather_modules(opt, state)
 
 
 def start_supervisor(opt, lock):

@@ -65,7 +65,7 @@ start() { # LAB-OPTIONS...: false if the lab did not come up
 	result $status "up" "$out"
 	[ $status = 0 ] || return 1
 	up=yes
-	"$lab" cp "$work/data" g1:/tmp/data
+	"$lab" exec g1 -- sh -c 'cat >/tmp/data' <"$work/data"
 }
 
 stop() {
@@ -207,17 +207,31 @@ agents_and_guests_end() {
 # The programs of tests/guest between g1 and g2, each offloaded. tests/vm/vtoe-sock runs them in every way that there is;
 # left out here, where a processor is emulated: in one guest and over IPv6 (but for some), and over TCP those that have
 # nothing to do with the kernel's version; and `many`, which opens connections until something runs out.
-socket_programs() {
-	local t server
+socket_programs() { with_server all_socket_programs; }
+
+with_server() { # COMMAND...
+	local server
 	"$lab" exec --no-stdin g2 -- /build/tests/guest/sock_connect server >/dev/null 2>&1 &
 	server=$!
 	until_guest 20 g2 'grep -q "^LISTEN.*:7000 " /proc/net/vnet_sock'
 	result $? "a server of the family's"
 	# Who does not exist is known sooner than in 3 seconds.
 	in_guest g1 sh -c 'for f in /proc/sys/net/ipv[46]/neigh/vnet0/retrans_time_ms; do echo 200 >$f; done'
-	for t in connect accept epoll shutdown close signal messages urgent flags bind rights bulk fork options cgroup fallback; do
+	"$@"
+	kill $server
+	wait $server 2>/dev/null
+}
+
+offloaded_programs() { # NAME...
+	local t
+	for t in "$@"; do
 		run "sock_$t" in_guest g1 env BULK_MB=8 "/build/tests/guest/sock_$t" client 192.168.77.2
 	done
+}
+
+all_socket_programs() {
+	local t
+	offloaded_programs connect accept epoll shutdown close signal messages urgent flags bind rights bulk fork options cgroup fallback
 	for t in connect bulk; do
 		run "sock_$t, IPv6" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t" client fd00:77::2
 		run "sock_$t, in one guest" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t"
@@ -226,8 +240,6 @@ socket_programs() {
 	for t in epoll close messages options bulk; do
 		run "sock_$t, over TCP" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t" -t
 	done
-	kill $server
-	wait $server 2>/dev/null
 }
 
 # All of tests/vm/apps but MPICH, which only waits longer here, in small: a processor is emulated.
