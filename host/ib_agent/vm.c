@@ -590,11 +590,15 @@ static void return_all(struct iba_vm *vm, struct iba_queue *q)
 	if (!vq->running)
 		return;
 	return_kept(q);
-	/* no more than is there now, however fast the guest posts; a pop that
-	 * finds nothing has passed malformed ones, which are back as well */
-	while (virtq_before(vq, mark))
+	/* no more than is there now, however fast the guest posts */
+	while (virtq_before(vq, mark)) {
 		if (virtq_pop(vq, chain) > 0)
 			virtq_push(vq, chain->head, 0);
+		/* none: it passed malformed ones, which are back as well, or the
+		 * guest took its index back */
+		else if (!virtq_has_work(vq))
+			break;
+	}
 	notify(q);
 }
 
