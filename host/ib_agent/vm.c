@@ -277,6 +277,11 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 	}
 	log_debug("vm %s: queue %u started, kind %u, %u entries", vm->name,
 		  q->number, start->kind, q->vq.num);
+	/* what its other descriptor was told, if it had one, the guest was not:
+	 * QEMU looks at its own until it has changed them all */
+	virtq_call(&q->vq);
+	if (q->vq.blocked)
+		vm_blocks(vm);
 	if (vm->paused && data_queues_run(vm))
 		go_on(vm);
 	return send_done(vm, msg, VTOE_REASON_NONE);
