@@ -184,12 +184,16 @@ ssize_t unix_recv_fds(int sock, void *buf, size_t len, int fds[UNIX_FDS_MAX],
 	if (n < 0)
 		return -errno;
 	ok = collect_fds(&msg, fds, nfds);
-	/* MSG_CTRUNC: there were more than fit; the kernel has dropped those */
-	if (!ok || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-	    (n == 0 && *nfds)) {
+	/* MSG_CTRUNC: the kernel has dropped some, which did not fit or, if there
+	 * was room, for which this process has no number left */
+	if (msg.msg_flags & MSG_CTRUNC && *nfds < UNIX_FDS_MAX)
+		n = -EMFILE;
+	else if (!ok || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+		 (n == 0 && *nfds))
+		n = -EPROTO;
+	if (n < 0) {
 		close_fds(fds, *nfds);
 		*nfds = 0;
-		return -EPROTO;
 	}
 	return n;
 }

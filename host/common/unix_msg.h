@@ -25,7 +25,9 @@ int unix_connect(const char *path, int type);
 /*
  * One recvmsg() with room for descriptors. Returns bytes, 0 at end of file,
  * -errno. *nfds is how many are in fds[]; the caller owns them. More than
- * UNIX_FDS_MAX, or truncated data: -EPROTO and all are closed.
+ * UNIX_FDS_MAX, or truncated data: -EPROTO and all are closed. Fewer than were
+ * sent, since this process may not have more: -EMFILE, likewise; the message is
+ * gone, the socket is good.
  */
 ssize_t unix_recv_fds(int sock, void *buf, size_t len, int fds[UNIX_FDS_MAX],
 		      unsigned int *nfds, int flags);
@@ -57,7 +59,7 @@ struct attach_msg {
 /*
  * Receives and checks one message: magic, known type, length and number of
  * descriptors of that type, reserved fields zero. 1: got one; 0: end of file;
- * -EAGAIN; -EPROTO malformed (fds closed); -errno.
+ * -EAGAIN; -EPROTO malformed (fds closed); -EMFILE as above; -errno.
  */
 int attach_recv(int sock, struct attach_msg *msg);
 /* That check, of len bytes that stand in hdr and u (fds: only their number). */

@@ -262,6 +262,7 @@ struct iba_tenant {
 	int ctl_fd; /* to the main process */
 	struct loop_fd *ctl_source;
 	uint32_t ctl_seq, attaches;
+	struct log_ratelimit ctl_log;
 	struct loop_timer *tick; /* armed while something has a deadline */
 	struct loop_poller *poller;
 	bool ticking;

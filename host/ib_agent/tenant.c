@@ -358,6 +358,12 @@ static void main_readable(int fd, uint32_t events, void *ctx)
 		n = unix_recv_fds(fd, &msg, sizeof(msg), fds, &nfds, 0);
 		if (n == -EAGAIN)
 			return;
+		if (n == -EMFILE) { /* whoever attaches sees end of file */
+			if (log_ratelimited_ok(&t->ctl_log, 1, 10))
+				log_warn("tenant %u: an attachment is lost: %s",
+					 t->id, strerror(EMFILE));
+			continue;
+		}
 		if (n <= 0) { /* main has ended, or has no use for us */
 			loop_stop(t->loop);
 			return;

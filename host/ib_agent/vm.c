@@ -277,6 +277,11 @@ static int do_queue_start(struct iba_vm *vm, struct attach_msg *msg)
 	}
 	log_debug("vm %s: queue %u started, kind %u, %u entries", vm->name,
 		  q->number, start->kind, q->vq.num);
+	/* what its other descriptor was told, if it had one, the guest was not:
+	 * QEMU looks at its own until it has changed them all */
+	virtq_call(&q->vq);
+	if (q->vq.blocked)
+		vm_blocks(vm);
 	if (vm->paused && data_queues_run(vm))
 		go_on(vm);
 	return send_done(vm, msg, VTOE_REASON_NONE);
@@ -590,11 +595,15 @@ static void return_all(struct iba_vm *vm, struct iba_queue *q)
 	if (!vq->running)
 		return;
 	return_kept(q);
-	/* no more than is there now, however fast the guest posts; a pop that
-	 * finds nothing has passed malformed ones, which are back as well */
-	while (virtq_before(vq, mark))
+	/* no more than is there now, however fast the guest posts */
+	while (virtq_before(vq, mark)) {
 		if (virtq_pop(vq, chain) > 0)
 			virtq_push(vq, chain->head, 0);
+		/* none: it passed malformed ones, which are back as well, or the
+		 * guest took its index back */
+		else if (!virtq_has_work(vq))
+			break;
+	}
 	notify(q);
 }
 

@@ -95,7 +95,9 @@ static void disconnect(struct shim_attach *a)
 static void lost(struct shim_attach *a, const char *why)
 {
 	struct shim *shim = a->shim;
-	const bool had_queues = a->state == SHIM_ATTACH_START ||
+	/* MEM: it may be a resumption, then nobody serves them */
+	const bool had_queues = a->state == SHIM_ATTACH_MEM ||
+				a->state == SHIM_ATTACH_START ||
 				a->state == SHIM_ATTACH_UP;
 	const bool suspended = a->state == SHIM_ATTACH_SUSPENDED;
 

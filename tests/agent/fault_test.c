@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -526,6 +527,57 @@ static void test_hostile_rings(void)
 	streams_reset();
 }
 
+/*
+ * BYE with an index that goes back while the buffers are returned. Made certain
+ * by rings that lie in each other: the element that returns the second buffer,
+ * head 2, is where the available index is, which was 3.
+ */
+static void test_index_goes_back(void)
+{
+	const struct guest_options opt = {
+		.swq_num = 64, .rwq_num = { 256, 64 }, .no_hello = true,
+		.eq_buffers = 3, .rwq_posted = { 0, 0 },
+	};
+	struct vtoe_cmd hello = { .opcode = htole16(VTOE_CMD_HELLO) };
+	static const uint16_t heads[] = { 0, 2, 1 };
+	static struct guest g;
+	struct ring_driver *eq = &g.q[G_EQ];
+	struct vtoe_reply reply;
+	struct vring_avail *avail;
+	struct stream s = { .sid = 5 };
+
+	is_int(guest_start(&g, bed.agent[0].socket, "i", BED_TENANT, 74, &opt), 0,
+	       "a third guest");
+	is_int(guest_queue_stop(&g, G_EQ), 0, "its EQ stops");
+	eq->avail_gpa = eq->used_gpa + offsetof(struct vring_used, ring[1]) -
+			offsetof(struct vring_avail, idx);
+	avail = ring_memory_at(&g.mem, eq->avail_gpa);
+	eq->avail = avail;
+	is_int(guest_queue_start(&g, G_EQ, eq->kick_fd, eq->call_fd), 0,
+	       "its available ring is in its used ring");
+	g.leaving = true;
+	for (unsigned int i = 0; i < 3; i++)
+		ring_driver_add(eq, &(struct ring_piece){
+				g.eq_buf[i].gpa, sizeof(struct vtoe_event) },
+				0, 1, &g.eq_buf[i], 0);
+	for (unsigned int i = 0; i < 3; i++)
+		avail->ring[i] = htole16(heads[i]);
+	/* two are seen; of them one is taken, by an event */
+	__atomic_store_n(&avail->idx, htole16(2), __ATOMIC_RELEASE);
+	hello.u.hello.version = htole16(VTOE_VERSION);
+	is_int(guest_command(&g, &hello, &reply), 0, "HELLO");
+	is_int(connect_far(&g, &s, 1), 0, "a connect that fails");
+	for (int i = 0; i < 400 && !(le16toh(eq->used->idx) & 1); i++)
+		usleep(10000);
+	is_int(le16toh(eq->used->idx), 1, "an event");
+	__atomic_store_n(&avail->idx, htole16(3), __ATOMIC_RELEASE);
+	is_int(guest_simple(&g, VTOE_CMD_BYE, 0, 0), 0, "BYE is answered");
+	is_int(g.eq_returned, 1, "its index has gone back behind the first buffer");
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 12345, 0),
+	       VTOE_REASON_PROTOCOL, "and others are served");
+	guest_stop(&g);
+}
+
 /* Descriptors of the shim that are not what they should be. */
 static void test_bad_fds(void)
 {
@@ -808,6 +860,7 @@ static void run(unsigned int agents)
 	test_strays();
 	test_not_posted();
 	test_hostile_rings();
+	test_index_goes_back();
 	test_bad_fds();
 	test_blocking_call();
 	test_command_waits();

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -174,11 +175,31 @@ static void test_never(void)
 	streams_reset();
 }
 
+/* What its first descriptor was told, the guest was not, perhaps. */
+static void test_interrupt_moves(void)
+{
+	unsigned int rung = 0;
+	uint64_t count;
+
+	for (int i = 0; i < G_QUEUES; i++) {
+		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+		is_int(guest_queue_stop(&bed.a, i) |
+		       guest_queue_start(&bed.a, i, bed.a.q[i].kick_fd, fd), 0,
+		       "a queue gets another interrupt");
+		rung += read(fd, &count, sizeof(count)) == sizeof(count);
+		dup2(fd, bed.a.q[i].call_fd);
+		close(fd);
+	}
+	is_int(rung, G_QUEUES, "each rings");
+}
+
 static void run(unsigned int agents, const struct guest_options *opt)
 {
 	hand_init(&bed);
 	if (!ok(bed_make(&bed, agents, opt, ""), "two guests on %u hosts", agents))
 		return;
+	test_interrupt_moves();
 	test_both_send(agents);
 	if (agents == 2) {
 		test_half(false);

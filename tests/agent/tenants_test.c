@@ -5,7 +5,9 @@
  */
 #include <arpa/inet.h>
 #include <endian.h>
+#include <errno.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "by_hand.h"
@@ -179,6 +181,32 @@ static void test_faults(const pid_t before[2])
 	streams_reset();
 }
 
+/* The other tenant's process may not have another descriptor. */
+static void test_no_descriptor(const pid_t before[2])
+{
+	struct rlimit all, few;
+	static struct guest g;
+	pid_t now[4];
+
+	prlimit(before[1], RLIMIT_NOFILE, NULL, &all);
+	few = all;
+	few.rlim_cur = 3;
+	prlimit(before[1], RLIMIT_NOFILE, &few, NULL);
+	is_int(guest_start(&g, bed.agent[0].socket, "g", OTHER, 4, NULL), -EPIPE,
+	       "a VM more than its tenant's process has descriptors for");
+	guest_stop(&g);
+	ok(agent_logged(&bed.agent[0], "an attachment is lost: Too many open files"),
+	   "the log says why");
+	is_int(guest_simple(&z, VTOE_CMD_INFO, 12345, 0), VTOE_REASON_PROTOCOL,
+	       "the tenant's other VMs are served");
+	prlimit(before[1], RLIMIT_NOFILE, &all, NULL);
+	is_int(guest_start(&g, bed.agent[0].socket, "g", OTHER, 4, NULL), 0,
+	       "it comes when there are some again");
+	guest_stop(&g);
+	ok(agent_tenants(&bed.agent[0], now, 4) == 2 && has(now, 2, before[1]),
+	   "to the same process");
+}
+
 int main(void)
 {
 	pid_t pid[4] = { 0 };
@@ -192,6 +220,7 @@ int main(void)
 	ok(pid[0] != pid[1] && pid[0] > 0 && pid[1] > 0, "two of them");
 	test_apart();
 	test_lanes();
+	test_no_descriptor(pid);
 	test_faults(pid);
 	is_int(bed_end(&bed, 0), 0, "agent ends cleanly");
 	return tap_done();

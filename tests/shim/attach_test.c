@@ -376,12 +376,10 @@ static void agent_returns(void)
 	vm_config_changes(&vm);
 }
 
-/* Stop and continue: the guest notices nothing. */
-static void suspended(void)
+/* As QEMU stops a VM; where its rings stand. */
+static bool stop_queues(uint16_t base[QUEUES])
 {
 	struct vu_vring_state s;
-	uint16_t base[QUEUES] = { 0 };
-	pid_t pid = in_background(give_back);
 	bool good = true;
 	unsigned int i;
 
@@ -393,6 +391,17 @@ static void suspended(void)
 			s.index == 3 + i;
 		base[i] = s.num;
 	}
+	return good;
+}
+
+/* Stop and continue: the guest notices nothing. */
+static void suspended(void)
+{
+	uint16_t base[QUEUES] = { 0 };
+	pid_t pid = in_background(give_back);
+	bool good = stop_queues(base);
+	unsigned int i;
+
 	ok(good && ended_well(pid), "stop: the agent gives all back first");
 	is_int(base[1], le16toh(records[1].last_avail),
 	       "the front end hears where the ring stands");
@@ -464,17 +473,11 @@ static void driver_reloads(void)
  * begins elsewhere is a new one. */
 static void device_reset(void)
 {
-	struct vu_vring_state s;
+	uint16_t base[QUEUES];
 	pid_t pid = in_background(give_back);
-	bool good = true;
+	bool good = stop_queues(base);
 	unsigned int i, k;
 
-	for (i = 0; i < QUEUES; i++) {
-		s = (struct vu_vring_state){ 3 + i, 0 };
-		good &= vu_send(vm.sock, VU_GET_VRING_BASE, VU_VERSION, &s,
-				sizeof(s), NULL, 0) == 0 &&
-			vu_recv(vm.sock, VU_GET_VRING_BASE, &s, sizeof(s)) == 8;
-	}
 	ok(good && ended_well(pid) && vu_u64(vm.sock, VU_SET_FEATURES, vm.features |
 			VNET_BIT_MASK(VU_F_PROTOCOL_FEATURES_BIT)) == 0 &&
 		   state_is(VNET_VTOE_UP, 3),
@@ -534,6 +537,33 @@ static void migrating(void)
 	close(fd);
 }
 
+/* The agent ends while it gets all again. */
+static void resumption_fails(void)
+{
+	static struct virtq_chain chain;
+	unsigned int removals = 0, n = 0, i;
+	uint16_t base[QUEUES] = { 0 };
+	struct attach_msg msg;
+	bool good;
+	pid_t pid;
+
+	post_events(3);
+	ok(wait_until(virtq_pop(&vq[1], &chain) == 1), "the agent has a buffer");
+	pid = in_background(give_back);
+	good = stop_queues(base);
+	ok(good && ended_well(pid), "stop");
+	drop_all();
+	for (i = 0; i < QUEUES; i++)
+		good &= vm_queue_base(&vm, 3 + i, base[i]);
+	ok(good && expect(&msg, VNET_ATTACH_MEM_TABLE), "continue");
+	close_fds(msg.fds, msg.nfds);
+	agent_close();
+	ok(wait_until((n += returned(4, &removals)) >= 3) && removals == 1,
+	   "it ends then: the event buffers are back, one says DEVICE_REMOVAL");
+	ok(state_is(VNET_VTOE_DOWN, 5), "state down");
+	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 6)), "a new agent");
+}
+
 static bool refused(uint32_t reason)
 {
 	struct attach_msg msg;
@@ -574,7 +604,7 @@ static void bad_agents(void)
 	   "is left");
 	agent_close();
 	guest_mem_clear(&mem);
-	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 6)), "a good one at last");
+	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 7)), "a good one at last");
 	/* hangs: the front end must not */
 	start = now_ms();
 	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 0) == 0 &&
@@ -582,7 +612,7 @@ static void bad_agents(void)
 	   "one that hangs is waited for two seconds");
 	ok(now_ms() - start >= 1900, "and not less");
 	ok(log_has(&vm, "it does not give the queues back"), "that is logged");
-	ok(state_is(VNET_VTOE_DOWN, 6), "state down");
+	ok(state_is(VNET_VTOE_DOWN, 7), "state down");
 	agent_close();
 	drop_all();
 }
@@ -606,6 +636,7 @@ int main(void)
 	driver_reloads();
 	device_reset();
 	migrating();
+	resumption_fails();
 	bad_agents();
 	vm_free_bufs(&vm);
 	vm_disconnect(&vm);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -108,6 +109,36 @@ static void test_too_many(void)
 	send_raw("", 0, 1);
 	is_int(unix_recv_fds(ends[1], buf, 4, fds, &nfds, 0), -EPROTO,
 	       "a descriptor without a byte");
+	close_pair();
+	is_int(count_fds(), before, "no descriptor leaked");
+}
+
+/* This process may have one more, and gets three. */
+static void test_no_room(void)
+{
+	struct rlimit all, few;
+	int before = count_fds(), fds[UNIX_FDS_MAX], next;
+	unsigned int nfds;
+	char buf[4];
+
+	open_pair(SOCK_SEQPACKET);
+	next = dup(ends[0]);
+	close(next);
+	getrlimit(RLIMIT_NOFILE, &all);
+	few = all;
+	few.rlim_cur = (rlim_t)next + 1;
+	send_raw("abc", 3, 3);
+	send_raw("def", 3, 1);
+	if (next < 0 || setrlimit(RLIMIT_NOFILE, &few) < 0)
+		bail_out("limit of descriptors");
+	is_int(unix_recv_fds(ends[1], buf, 4, fds, &nfds, 0), -EMFILE,
+	       "three, and no number for two of them");
+	is_int(nfds, 0, "none is given");
+	is_int(unix_recv_fds(ends[1], buf, 4, fds, &nfds, 0), 3,
+	       "the next message");
+	is_int(nfds, 1, "has its one");
+	close_fds(fds, nfds);
+	setrlimit(RLIMIT_NOFILE, &all);
 	close_pair();
 	is_int(count_fds(), before, "no descriptor leaked");
 }
@@ -428,6 +459,7 @@ int main(void)
 		null_fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
 	test_fds();
 	test_too_many();
+	test_no_room();
 	test_stream();
 	test_listen();
 	test_attach();
