@@ -527,8 +527,7 @@ int vtoe_accept(struct socket *sock, struct socket *newsock, VTOE_ACCEPT_ARGS)
 	if (vtoe_sk(child)->inner)
 		vtoe_inner_set_file(vtoe_sk(child));
 	newsock->state = SS_CONNECTED;
-	vtoe_custom_sockopt(newsock);
-	set_bit(SOCK_SUPPORT_ZC, &newsock->flags);
+	vtoe_socket_init(newsock);
 	release_sock(child);
 	return 0;
 }

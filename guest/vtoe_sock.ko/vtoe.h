@@ -346,6 +346,7 @@ extern struct proto vtoe_prot;
 extern struct kmem_cache *vtoe_chunk_cache;
 extern const struct proto_ops vtoe_ops;
 void vtoe_sk_init(struct sock *sk);
+void vtoe_socket_init(struct socket *sock);
 struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern);
 void vtoe_set_state(struct vtoe_sock *vs, enum vtoe_sock_trigger trigger);
 /* after (delay) in process context, under lock_sock: close.c, vtoe_sock_work() */

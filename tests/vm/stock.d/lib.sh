@@ -215,7 +215,7 @@ socket_programs() {
 	result $? "a server of the family's"
 	# Who does not exist is known sooner than in 3 seconds.
 	in_guest g1 sh -c 'for f in /proc/sys/net/ipv[46]/neigh/vnet0/retrans_time_ms; do echo 200 >$f; done'
-	for t in connect accept epoll shutdown close signal messages urgent flags bind rights bulk fork options cgroup fallback; do
+	for t in connect accept epoll shutdown close signal messages uring urgent flags bind rights bulk fork options cgroup fallback; do
 		run "sock_$t" in_guest g1 env BULK_MB=8 "/build/tests/guest/sock_$t" client 192.168.77.2
 	done
 	for t in connect bulk; do
