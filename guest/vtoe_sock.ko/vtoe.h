@@ -201,7 +201,7 @@ struct vtoe_sock {
 	void (*inner_error_report)(struct sock *sk);
 	bool inner_err_copied;
 	u8 mode;	/* VNET_MODE_* */
-	u8 path;	/* VNET_PATH_*, changes once */
+	u8 path;	/* VNET_PATH_*, changes once for a connection */
 	u8 pinned;	/* enum vtoe_reason: to TCP, or NONE */
 	bool accept_turn;
 	bool nodelay, cork, quickack;
@@ -379,6 +379,7 @@ int vtoe_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 
 /* connect.c */
 int vtoe_bind(struct socket *sock, struct vtoe_sockaddr *uaddr, int len);
+int vtoe_renew(struct socket *sock); /* lock_sock */
 int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags);
 void vtoe_connect_established(struct vtoe_sock *vs, const struct vtoe_event *ev);
 void vtoe_connect_failed(struct vtoe_sock *vs, u32 reason); /* any context */
@@ -438,6 +439,7 @@ int vtoe_inner_create(struct vtoe_sock *vs);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
 void vtoe_inner_set_file(struct vtoe_sock *vs);
 void vtoe_inner_release(struct vtoe_sock *vs);
+void vtoe_inner_unbind(struct vtoe_sock *vs);
 void vtoe_inner_named(struct vtoe_sock *vs);
 void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
 bool vtoe_may_fall_back(const struct vtoe_sock *vs);
@@ -458,6 +460,7 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *optval,
 		    int __user *optlen);
 
+int vtoe_need_inner(struct vtoe_sock *vs); /* 0: it is there */
 void vtoe_sync_options(struct vtoe_sock *vs);
 void vtoe_path_of(struct vtoe_sock *vs, struct vnet_so_path *path); /* lock_sock, or RCU */
 
