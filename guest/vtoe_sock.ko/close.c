@@ -125,6 +125,7 @@ void vtoe_disconnect(struct vtoe_sock *vs)
 	vtoe_rx_purge(vs);
 	/* Nothing of it can be read any more: what is queued must agree. */
 	WRITE_ONCE(vs->rcv_nxt, vs->rx.consumed);
+	WRITE_ONCE(vs->urg, VTOE_URG_NONE);
 	/* A connect() that waits learns of it, as does SO_ERROR. */
 	WRITE_ONCE(sk->sk_err, err);
 	WRITE_ONCE(sk->sk_shutdown, 0);
