@@ -164,7 +164,10 @@ struct vtoe_cr {
 
 /* A socket id of one device: a connection, or the announcement of a listener. */
 struct vtoe_sid {
-	struct list_head node;	/* vs->announced */
+	union {
+		struct list_head node;	/* vs->announced */
+		struct rcu_head rcu;	/* once nobody has it */
+	};
 	refcount_t refs;
 	u32 sid;
 	u32 epoch;
@@ -175,8 +178,8 @@ struct vtoe_sid {
 	bool closing;	/* CLOSE was given, or need not be; vs->lock */
 	bool gone;	/* out of the table */
 	struct vtoe_cr close_cr; /* closing must not fail */
-	struct rcu_head rcu;
 };
+static_assert(sizeof(struct vtoe_sid) <= 256); /* each connection has one */
 
 /* The urgent byte: none, there to be had by MSG_OOB, or had. */
 enum { VTOE_URG_NONE, VTOE_URG_VALID, VTOE_URG_READ };
