@@ -494,10 +494,11 @@ static int inner_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int l
 
 	/* What give_up() found stands for the first attempt. */
 	if (vs->inner->state == SS_UNCONNECTED && sock->state == SS_CONNECTING) {
-		sock->state = SS_UNCONNECTED;
 		err = sock_error(sock->sk);
-		if (err)
+		if (err) {
+			sock->state = SS_UNCONNECTED;
 			return err;
+		}
 	}
 	vtoe_inner_sync_err(vs, 0);
 	err = vs->inner->ops->connect(vs->inner, uaddr, len, flags);
@@ -591,6 +592,7 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		reason = start(vs);
 		if (reason && vtoe_may_fall_back(vs)) {
 			vtoe_take_tcp(vs, reason);
+			sock->state = SS_CONNECTING; /* no other thread's forget_path() */
 			*use_inner = true;
 			return 0;
 		}
