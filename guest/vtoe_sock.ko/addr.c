@@ -191,6 +191,9 @@ void vtoe_set_addrs(struct vtoe_sock *vs)
 #endif
 }
 
+/* CLOSING and LAST_ACK only wait for the peer's program: TCP would be CLOSE. */
+#define NAMELESS (TCPF_CLOSE | TCPF_SYN_SENT | TCPF_CLOSING | TCPF_LAST_ACK)
+
 int vtoe_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 {
 	struct sock *sk = sock->sk;
@@ -207,7 +210,7 @@ int vtoe_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 	if (!peer) {
 		len = vtoe_addr_to_user(sk, &vs->local, out);
 	} else if (!vs->remote.family ||
-		   ((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_SYN_SENT) && peer == 1)) {
+		   ((1 << sk->sk_state) & NAMELESS && peer == 1)) {
 		len = -ENOTCONN;
 	} else {
 		len = vtoe_addr_to_user(sk, &vs->remote, out);

@@ -167,6 +167,13 @@ struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern)
 	return sk;
 }
 
+void vtoe_socket_init(struct socket *sock)
+{
+	/* SOL_SOCKET options reach the inner socket too: sockopt.c */
+	vtoe_custom_sockopt(sock);
+	set_bit(SOCK_SUPPORT_ZC, &sock->flags); /* io_uring asks for it */
+}
+
 const struct proto_ops vtoe_ops = {
 	.family = PF_INET,
 	.owner = THIS_MODULE,
@@ -224,9 +231,7 @@ static int vtoe_create(struct net *net, struct socket *sock, int protocol, int k
 	}
 	sock->ops = &vtoe_ops;
 	sock->state = SS_UNCONNECTED;
-	/* SOL_SOCKET options reach the inner socket too: sockopt.c */
-	vtoe_custom_sockopt(sock);
-	set_bit(SOCK_SUPPORT_ZC, &sock->flags); /* io_uring asks for it */
+	vtoe_socket_init(sock);
 	sock_graft(sk, sock);
 	vtoe_count(sk, VTOE_STAT_SOCKETS);
 	return 0;

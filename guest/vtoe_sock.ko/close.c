@@ -111,23 +111,27 @@ static int shut_send(struct vtoe_sock *vs)
 	return 0;
 }
 
-/* connect(AF_UNSPEC), or shutdown() while connecting. lock_sock */
+/* connect(AF_UNSPEC), one that tells of an end, or shutdown() while connecting. lock_sock */
 void vtoe_disconnect(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs);
-	bool open;
+	int err = ECONNRESET;
 
 	vtoe_neigh_stop(vs);
 	spin_lock_bh(&vs->lock);
-	open = vtoe_abort(vs, VTOE_REASON_RESET);
+	if ((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_CLOSING | TCPF_LAST_ACK))
+		err = sk->sk_err; /* it was over for the program: no reset */
+	vtoe_abort(vs, VTOE_REASON_RESET);
 	vtoe_rx_purge(vs);
 	/* Nothing of it can be read any more: what is queued must agree. */
 	WRITE_ONCE(vs->rcv_nxt, vs->rx.consumed);
+	WRITE_ONCE(vs->urg, VTOE_URG_NONE);
 	/* A connect() that waits learns of it, as does SO_ERROR. */
-	WRITE_ONCE(sk->sk_err, open ? ECONNRESET : 0);
+	WRITE_ONCE(sk->sk_err, err);
 	WRITE_ONCE(sk->sk_shutdown, 0);
 	sock_reset_flag(sk, SOCK_DONE);
 	spin_unlock_bh(&vs->lock);
+	vtoe_inner_unbind(vs);
 	sk->sk_state_change(sk);
 }
 
@@ -147,13 +151,16 @@ int vtoe_shutdown(struct socket *sock, int how)
 		sk->sk_state_change(sk);
 		return err;
 	}
-	if (sock->state == SS_CONNECTING && sk->sk_state != VTOE_SOCK_SYN_SENT &&
-	    sk->sk_state != VTOE_SOCK_CLOSE)
-		sock->state = SS_CONNECTED;
+	/* As inet_shutdown(); a SYN_SENT is SS_UNCONNECTED in the end. */
+	if (sock->state == SS_CONNECTING)
+		sock->state = (1 << sk->sk_state) & (TCPF_SYN_SENT | TCPF_CLOSE) ?
+			      SS_DISCONNECTING : SS_CONNECTED;
 
 	switch (sk->sk_state) {
 	case VTOE_SOCK_CLOSE:
 		WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | mask);
+		if (!vs->conn && vs->inner) /* for a fallback */
+			vs->inner->ops->shutdown(vs->inner, how);
 		err = -ENOTCONN;
 		break;
 	case VTOE_SOCK_LISTEN:
@@ -167,6 +174,11 @@ int vtoe_shutdown(struct socket *sock, int how)
 	case VTOE_SOCK_SYN_SENT:
 		vtoe_disconnect(vs);
 		sock->state = SS_UNCONNECTED;
+		break;
+	case VTOE_SOCK_CLOSING:
+	case VTOE_SOCK_LAST_ACK:
+		/* Only the peer's program is not through: TCP would be CLOSE. */
+		err = -ENOTCONN;
 		break;
 	default:
 		if (mask & RCV_SHUTDOWN) {

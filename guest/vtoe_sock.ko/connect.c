@@ -158,21 +158,30 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	return way->dev ? VTOE_REASON_NONE : reason;
 }
 
-/* Takes a port, unless the program did, for the address that the route chose. */
+/*
+ * Takes a port, unless the program did, for the address that the route chose.
+ * Neither is the program's choice: they go where those that TCP takes itself
+ * would go (vtoe_inner_unbind, tcp_set_state).
+ */
 static int take_port(struct vtoe_sock *vs)
 {
 	struct sock *isk = vs->inner->sk;
 	struct sockaddr_storage ss;
-	bool no_port;
+	bool no_port, only6;
 	int len, err = 0;
+	u8 locks;
 
 	if (!inet_sk(isk)->inet_num) {
 		vs->local.port = 0;
 		len = vtoe_addr_to_user(vtoe_sock(vs), &vs->local, &ss);
+		locks = isk->sk_userlocks;
+		only6 = isk->sk_ipv6only;
 		no_port = vtoe_bind_no_port(isk);
 		vtoe_set_bind_no_port(isk, false);
 		err = kernel_bind(vs->inner, (struct vtoe_sockaddr *)&ss, len);
 		vtoe_set_bind_no_port(isk, no_port);
+		isk->sk_userlocks = locks;
+		isk->sk_ipv6only = only6;
 	}
 	vs->local.port = inet_sk(isk)->inet_sport;
 	return err;
@@ -236,6 +245,46 @@ static bool forget_conn(struct vtoe_sock *vs)
 	spin_unlock_bh(&vs->lock);
 	vtoe_sid_put(entry);
 	return true;
+}
+
+/*
+ * A connection over TCP is over, or has not come to be: what is next decides
+ * anew. Who still sees the old path finds a closed inner socket. lock_sock
+ */
+static void forget_path(struct socket *sock)
+{
+	struct sock *sk = sock->sk, *isk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+
+	if (!vtoe_is_tcp(vs) || sock->state != SS_UNCONNECTED ||
+	    vs->inner->state != SS_UNCONNECTED)
+		return;
+	isk = vs->inner->sk;
+	if (READ_ONCE(isk->sk_state) != TCP_CLOSE)
+		return;
+	if (READ_ONCE(vs->inner_err_copied)) {
+		WRITE_ONCE(vs->inner_err_copied, false);
+		WRITE_ONCE(isk->sk_err, 0);
+	}
+	WRITE_ONCE(sk->sk_shutdown, READ_ONCE(isk->sk_shutdown));
+	vs->reason = VTOE_REASON_NONE;
+	WRITE_ONCE(vs->path, VNET_PATH_UNDECIDED);
+}
+
+/* For bind() and listen(): what is left of an earlier connection goes. lock_sock */
+int vtoe_renew(struct socket *sock)
+{
+	struct vtoe_sock *vs = vtoe_sk(sock->sk);
+
+	forget_path(sock);
+	if (vtoe_is_tcp(vs))
+		return 0;
+	if (vs->conn && (sock->state != SS_UNCONNECTED ||
+			 vtoe_sock(vs)->sk_state != VTOE_SOCK_CLOSE))
+		return -EINVAL;
+	if (vs->conn && !forget_conn(vs)) /* its agent does not answer */
+		return -EADDRINUSE;
+	return vtoe_need_inner(vs);
 }
 
 /* lock_sock. NONE: SYN_SENT; else nothing has happened. */
@@ -425,9 +474,8 @@ int vtoe_bind(struct socket *sock, struct vtoe_sockaddr *uaddr, int len)
 	int err;
 
 	lock_sock(sk);
-	if (!vs->inner || (vs->conn && !vtoe_is_tcp(vs))) {
-		err = -EINVAL;
-	} else {
+	err = vtoe_renew(sock);
+	if (!err) {
 		vtoe_sync_options(vs);
 		err = vs->inner->ops->bind(vs->inner, uaddr, len);
 		if (!err) {
@@ -446,10 +494,11 @@ static int inner_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int l
 
 	/* What give_up() found stands for the first attempt. */
 	if (vs->inner->state == SS_UNCONNECTED && sock->state == SS_CONNECTING) {
-		sock->state = SS_UNCONNECTED;
 		err = sock_error(sock->sk);
-		if (err)
+		if (err) {
+			sock->state = SS_UNCONNECTED;
 			return err;
+		}
 	}
 	vtoe_inner_sync_err(vs, 0);
 	err = vs->inner->ops->connect(vs->inner, uaddr, len, flags);
@@ -526,11 +575,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 	case SS_UNCONNECTED:
 		if (sk->sk_state != VTOE_SOCK_CLOSE)
 			return -EISCONN;
-		if (!vs->inner) { /* a child, disconnected */
-			err = vtoe_inner_create(vs);
-			if (err)
-				return err;
-		}
+		err = vtoe_need_inner(vs); /* a child, disconnected */
+		if (err)
+			return err;
 		/* What is wrong with the address, TCP says. */
 		if (vtoe_addr_from_user(sk, uaddr, len, &vs->remote)) {
 			*use_inner = true;
@@ -545,10 +592,12 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		reason = start(vs);
 		if (reason && vtoe_may_fall_back(vs)) {
 			vtoe_take_tcp(vs, reason);
+			sock->state = SS_CONNECTING; /* no other thread's forget_path() */
 			*use_inner = true;
 			return 0;
 		}
 		if (reason) {
+			vtoe_inner_unbind(vs);
 			vs->reason = reason;
 			return vtoe_reason_errno(reason);
 		}
@@ -575,7 +624,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		return err == -EINPROGRESS && !*first ? -EALREADY : err;
 	if (sk->sk_state == VTOE_SOCK_CLOSE) {
 		sock->state = SS_UNCONNECTED;
-		return sock_error(sk) ?: -ECONNABORTED;
+		err = sock_error(sk) ?: -ECONNABORTED;
+		vtoe_disconnect(vs);
+		return err;
 	}
 	sock->state = SS_CONNECTED;
 	return 0;
@@ -591,6 +642,8 @@ int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int 
 	if (len < (int)sizeof(uaddr->sa_family))
 		return -EINVAL;
 	lock_sock(sk);
+	if (uaddr->sa_family != AF_UNSPEC)
+		forget_path(sock);
 	use_inner = vtoe_is_tcp(vs);
 	if (!use_inner && uaddr->sa_family == AF_UNSPEC) {
 		if (vs->conn) {

@@ -175,6 +175,35 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	sock_release(inner);
 }
 
+/*
+ * What tcp_disconnect() leaves of a connection's name: a port, and an address,
+ * that the program has not chosen are free again, and the port is still shown.
+ * lock_sock; the connection is over
+ */
+void vtoe_inner_unbind(struct vtoe_sock *vs)
+{
+	struct sock *sk = vtoe_sock(vs), *isk = vs->inner ? vs->inner->sk : NULL;
+	u8 locks = sk->sk_userlocks;
+
+	if (isk) {
+		lock_sock(isk);
+		locks |= isk->sk_userlocks;
+		if (isk->sk_state == TCP_CLOSE) {
+			if (inet_csk(isk)->icsk_bind_hash && !(locks & SOCK_BINDPORT_LOCK))
+				inet_put_port(isk);
+			isk->sk_prot->disconnect(isk, 0);
+		}
+		release_sock(isk);
+	}
+	if (!(locks & SOCK_BINDADDR_LOCK))
+		vs->local = (struct vtoe_addr){
+			.family = sk->sk_family == AF_INET6 ? 6 : 4,
+			.port = vs->local.port,
+		};
+	vs->remote.family = 0;
+	vtoe_set_addrs(vs);
+}
+
 /* It has chosen its address: /proc/net/vnet_sock shows ours. */
 void vtoe_inner_named(struct vtoe_sock *vs)
 {

@@ -27,7 +27,7 @@ int vtoe_inet_init_sock(struct sock *sk)
 	err = vtoe_inner_create(vtoe_sk(sk));
 	if (err)
 		return err;
-	vtoe_custom_sockopt(sk->sk_socket);
+	vtoe_socket_init(sk->sk_socket);
 	vtoe_count(sk, VTOE_STAT_SOCKETS);
 	return 0;
 }

@@ -98,10 +98,9 @@ int vtoe_listen(struct socket *sock, int backlog)
 	int err;
 
 	lock_sock(sk);
-	if (!vs->inner || (vs->conn && !vtoe_is_tcp(vs))) {
-		err = -EINVAL;
+	err = vtoe_renew(sock);
+	if (err)
 		goto out;
-	}
 	vtoe_sync_options(vs);
 	vtoe_inner_set_file(vs);
 	err = vs->inner->ops->listen(vs->inner, backlog);
@@ -109,6 +108,8 @@ int vtoe_listen(struct socket *sock, int backlog)
 		goto out;
 	WRITE_ONCE(sk->sk_max_ack_backlog, vs->inner->sk->sk_max_ack_backlog);
 	sk->sk_ipv6only = vs->inner->sk->sk_ipv6only;
+	/* What a child keeps of its address when it is disconnected. */
+	sk->sk_userlocks |= vs->inner->sk->sk_userlocks & SOCK_BINDADDR_LOCK;
 	if (sk->sk_state == VTOE_SOCK_CLOSE) {
 		vtoe_addr_of_inner(vs);
 		vtoe_set_addrs(vs);
@@ -474,7 +475,7 @@ static struct sock *accept_any(struct vtoe_sock *vs)
 	return child;
 }
 
-/* One that fell back once (connect, AF_UNSPEC, listen) listens on TCP alone. */
+/* One that is pinned to TCP listens there alone. */
 static bool is_listening(const struct vtoe_sock *vs)
 {
 	return vtoe_is_tcp(vs) ? vs->inner->sk->sk_state == TCP_LISTEN :
@@ -527,8 +528,7 @@ int vtoe_accept(struct socket *sock, struct socket *newsock, VTOE_ACCEPT_ARGS)
 	if (vtoe_sk(child)->inner)
 		vtoe_inner_set_file(vtoe_sk(child));
 	newsock->state = SS_CONNECTED;
-	vtoe_custom_sockopt(newsock);
-	set_bit(SOCK_SUPPORT_ZC, &newsock->flags);
+	vtoe_socket_init(newsock);
 	release_sock(child);
 	return 0;
 }

@@ -17,7 +17,8 @@ static __poll_t poll_inner(struct vtoe_sock *vs, struct file *file)
 	mask = vs->inner->ops->poll(file, vs->inner, NULL);
 	if (mask & EPOLLERR) /* SO_ERROR, asked next, must know it */
 		vtoe_inner_copy_err(vs);
-	if (READ_ONCE(vtoe_sock(vs)->sk_err))
+	/* A listener's is an earlier connection's. */
+	if (READ_ONCE(vtoe_sock(vs)->sk_err) && vs->inner->sk->sk_state != TCP_LISTEN)
 		mask |= EPOLLERR;
 	return mask;
 }

@@ -155,6 +155,15 @@ static u8 last_byte(const struct vtoe_rxbuf *buf)
 	return ((u8 *)page_address(buf->page[at / size]))[at % size];
 }
 
+/* Closed by the program, or shut both ways: TCP resets who sends to such a one. */
+static bool nobody_reads(const struct sock *sk)
+{
+	if (sock_flag(sk, SOCK_DEAD))
+		return sk->sk_state != VTOE_SOCK_CLOSE;
+	return sk->sk_shutdown & RCV_SHUTDOWN &&
+	       (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2);
+}
+
 /*
  * A message (softirq); len: what the ring says was written. The header is the
  * host's: it may be wrong, but it cannot make us read outside the buffer.
@@ -195,8 +204,8 @@ void vtoe_rx_message(struct vtoe_dev *dev, struct vtoe_rxbuf *buf, u32 len)
 		goto out;
 	}
 	vs->rx.want = hdr->flags & VTOE_MSG_F_WANT_CREDIT;
-	if (sock_flag(sk, SOCK_DEAD) && sk->sk_state != VTOE_SOCK_CLOSE) {
-		stray = true; /* closed by the program: nobody will read it */
+	if (nobody_reads(sk)) {
+		stray = true;
 	} else if (entry->closing || sk->sk_state == VTOE_SOCK_CLOSE) {
 		/* late */
 	} else {

@@ -88,7 +88,8 @@ static void tell_inner(struct vtoe_sock *vs)
 	}
 }
 
-static int need_inner(struct vtoe_sock *vs)
+/* lock_sock */
+int vtoe_need_inner(struct vtoe_sock *vs)
 {
 	int err;
 
@@ -180,7 +181,7 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 		    (value < min || (optname != TCP_USER_TIMEOUT && value > 32767)))
 			return -EINVAL;
 	} else {
-		err = need_inner(vs);
+		err = vtoe_need_inner(vs);
 		if (!err)
 			err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval,
 							 optlen);
@@ -373,7 +374,7 @@ int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *op
 	else if (!vtoe_is_tcp(vs))
 		err = get_offloaded(vs, level, optname, optval, optlen, len);
 	if (err == -EREMOTE) {
-		err = need_inner(vs);
+		err = vtoe_need_inner(vs);
 		if (!err)
 			err = vs->inner->ops->getsockopt(vs->inner, level, optname, optval,
 							 optlen);

@@ -80,17 +80,21 @@ u64 vtoe_urg_inq(struct vtoe_sock *vs)
 int vtoe_urg_recv(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flags)
 {
 	struct sock *sk = vtoe_sock(vs);
-	u8 urg, byte;
+	int err = 0;
+	u8 byte;
 
 	spin_lock_bh(&vs->lock);
-	urg = vs->urg;
 	byte = vs->urg_byte;
-	if (urg == VTOE_URG_VALID && !sock_flag(sk, SOCK_URGINLINE) && !(flags & MSG_PEEK))
+	if (sock_flag(sk, SOCK_URGINLINE) || vs->urg != VTOE_URG_VALID)
+		err = -EINVAL;
+	else if (sk->sk_state == VTOE_SOCK_CLOSE && !sock_flag(sk, SOCK_DONE))
+		err = -ENOTCONN; /* reset */
+	else if (!(flags & MSG_PEEK))
 		WRITE_ONCE(vs->urg, VTOE_URG_READ);
 	spin_unlock_bh(&vs->lock);
 
-	if (sock_flag(sk, SOCK_URGINLINE) || urg != VTOE_URG_VALID)
-		return -EINVAL;
+	if (err)
+		return err;
 	msg->msg_flags |= MSG_OOB;
 	if (!len) {
 		msg->msg_flags |= MSG_TRUNC;

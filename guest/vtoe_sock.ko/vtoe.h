@@ -164,7 +164,10 @@ struct vtoe_cr {
 
 /* A socket id of one device: a connection, or the announcement of a listener. */
 struct vtoe_sid {
-	struct list_head node;	/* vs->announced */
+	union {
+		struct list_head node;	/* vs->announced */
+		struct rcu_head rcu;	/* once nobody has it */
+	};
 	refcount_t refs;
 	u32 sid;
 	u32 epoch;
@@ -175,8 +178,8 @@ struct vtoe_sid {
 	bool closing;	/* CLOSE was given, or need not be; vs->lock */
 	bool gone;	/* out of the table */
 	struct vtoe_cr close_cr; /* closing must not fail */
-	struct rcu_head rcu;
 };
+static_assert(sizeof(struct vtoe_sid) <= 256); /* each connection has one */
 
 /* The urgent byte: none, there to be had by MSG_OOB, or had. */
 enum { VTOE_URG_NONE, VTOE_URG_VALID, VTOE_URG_READ };
@@ -201,7 +204,7 @@ struct vtoe_sock {
 	void (*inner_error_report)(struct sock *sk);
 	bool inner_err_copied;
 	u8 mode;	/* VNET_MODE_* */
-	u8 path;	/* VNET_PATH_*, changes once */
+	u8 path;	/* VNET_PATH_*, changes once for a connection */
 	u8 pinned;	/* enum vtoe_reason: to TCP, or NONE */
 	bool accept_turn;
 	bool nodelay, cork, quickack;
@@ -346,6 +349,7 @@ extern struct proto vtoe_prot;
 extern struct kmem_cache *vtoe_chunk_cache;
 extern const struct proto_ops vtoe_ops;
 void vtoe_sk_init(struct sock *sk);
+void vtoe_socket_init(struct socket *sock);
 struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern);
 void vtoe_set_state(struct vtoe_sock *vs, enum vtoe_sock_trigger trigger);
 /* after (delay) in process context, under lock_sock: close.c, vtoe_sock_work() */
@@ -378,6 +382,7 @@ int vtoe_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 
 /* connect.c */
 int vtoe_bind(struct socket *sock, struct vtoe_sockaddr *uaddr, int len);
+int vtoe_renew(struct socket *sock); /* lock_sock */
 int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int flags);
 void vtoe_connect_established(struct vtoe_sock *vs, const struct vtoe_event *ev);
 void vtoe_connect_failed(struct vtoe_sock *vs, u32 reason); /* any context */
@@ -437,6 +442,7 @@ int vtoe_inner_create(struct vtoe_sock *vs);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
 void vtoe_inner_set_file(struct vtoe_sock *vs);
 void vtoe_inner_release(struct vtoe_sock *vs);
+void vtoe_inner_unbind(struct vtoe_sock *vs);
 void vtoe_inner_named(struct vtoe_sock *vs);
 void vtoe_take_tcp(struct vtoe_sock *vs, u32 reason);
 bool vtoe_may_fall_back(const struct vtoe_sock *vs);
@@ -457,6 +463,7 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *optval,
 		    int __user *optlen);
 
+int vtoe_need_inner(struct vtoe_sock *vs); /* 0: it is there */
 void vtoe_sync_options(struct vtoe_sock *vs);
 void vtoe_path_of(struct vtoe_sock *vs, struct vnet_so_path *path); /* lock_sock, or RCU */
 

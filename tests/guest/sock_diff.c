@@ -62,7 +62,7 @@ static unsigned long offloaded, over_tcp, steps_done;
 /* What we know of a socket. The same in both worlds, as long as nothing differs. */
 struct knowledge {
 	bool open, listens, connected;
-	bool refused;	   /* a connect() has failed */
+	bool dialed;	   /* a connect() has begun */
 	bool shut;	   /* by shutdown(), without a connection */
 	int peer;	   /* slot, or -1: not accepted yet, closed, or never had one */
 	uint32_t sent, got; /* bytes of the stream */
@@ -88,21 +88,17 @@ struct difference {
 	const char *why;
 };
 
-static bool was_refused(const struct knowledge *k)
-{
-	return k->refused;
-}
-
 static bool was_connected(const struct knowledge *k)
 {
-	return k->connected;
+	return k->connected || k->dialed;
 }
 
 static const struct difference differences[] = {
 	{ GETOPT, SOL_TCP, TCP_QUICKACK, NULL, false,
 	  "TCP turns it off by itself, by timing; ours has no delayed acknowledgements to turn off" },
 	{ GETOPT, SOL_TCP, TCP_WINDOW_CLAMP, NULL, false, "TCP keeps the window it has now there; ours has credit" },
-	{ NAME, 0, 0, was_refused, false, "the port that a connect() took which failed stays with our socket" },
+	{ SETOPT, SOL_TCP, TCP_WINDOW_CLAMP, was_connected, false, "nor has it a window that 0 would be wrong for" },
+	{ SETOPT, SOL_IPV6, IPV6_V6ONLY, was_connected, false, "the same: TCP allows it once the port is forgotten" },
 	{ BIND, 0, 0, was_connected, true, "ours has to be disconnected first; TCP has forgotten the port of a broken one" },
 };
 
@@ -430,6 +426,22 @@ static void do_step(struct world *w, const struct step *s, struct result *r)
 	r->pipes += sigpipes;
 }
 
+/*
+ * Both sides have shut down, and one has not read everything. If that one goes, or the other uses its socket for something
+ * else, ours is a reset, as of any connection with bytes that are not acknowledged; TCP's kernel has acknowledged them and
+ * knows nothing any more.
+ */
+static bool leaves_unread(int slot)
+{
+	return (mask_of(worlds[0].fd[slot]) & (POLLHUP | POLLERR)) == POLLHUP && readable(worlds[0].fd[slot]) > 0;
+}
+
+/* A reset may come before bytes that nobody has waited for, since their receiver is not accepted yet. */
+static bool outruns(const struct knowledge *k)
+{
+	return k->connected && k->peer < 0 && k->sent;
+}
+
 /* Whether a step makes sense here, as far as the program knows: the same for both. */
 static bool applies(const struct step *s)
 {
@@ -438,11 +450,21 @@ static bool applies(const struct step *s)
 	switch (s->kind) {
 	case SOCKET: return !k->open;
 	case ACCEPT: return !k->open && o->open;
-	case CONNECT: return k->open && o->open && o->listens && s->slot != s->other;
+	case CONNECT: return k->open && o->open && o->listens && s->slot != s->other && !leaves_unread(s->slot);
+	case CONNECT_NOBODY: return k->open && !leaves_unread(s->slot);
 	/* the children of one that was shut before are born shut over TCP, by an accident of sk_clone() */
 	case LISTEN: return k->open && !k->shut;
+	case DISCONNECT:
+		return k->open && !leaves_unread(s->slot) && (k->peer < 0 || !leaves_unread(k->peer)) && !outruns(k);
+	case CLOSE: return k->open && !leaves_unread(s->slot);
+	case LINGER_CLOSE: return k->open && !leaves_unread(s->slot) && !outruns(k);
 	case SEND:
-	case SENDV: return k->open && (k->peer < 0 || readable(worlds[0].fd[k->peer]) < UNREAD_MAX);
+	case SENDV:
+		if (k->peer < 0)
+			return k->open;
+		/* an urgent byte for who has shut down both ways comes before its reset */
+		return k->open && readable(worlds[0].fd[k->peer]) < UNREAD_MAX &&
+		       !(PICK(send_flags, s->b >> 8) & MSG_OOB && mask_of(worlds[0].fd[k->peer]) & POLLRDHUP);
 	default: return k->open;
 	}
 }
@@ -534,14 +556,12 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 			return true;
 		if (r->ret < 0) { /* a new connection, whatever there was before */
 			lose_peer(s->slot);
-			*k = (struct knowledge){ .open = true, .peer = -1, .refused = k->refused, .shut = k->shut };
+			*k = (struct knowledge){ .open = true, .dialed = true, .peer = -1, .shut = k->shut };
 		}
 		if (!wait_for(s->slot, POLLOUT | POLLERR | POLLHUP, 0))
 			return false;
-		if (s->kind == CONNECT_NOBODY || mask_of(worlds[0].fd[s->slot]) & (POLLERR | POLLHUP)) {
-			k->refused = true;
+		if (s->kind == CONNECT_NOBODY || mask_of(worlds[0].fd[s->slot]) & (POLLERR | POLLHUP))
 			return true;
-		}
 		if (k->connected) /* the call that says so */
 			return true;
 		k->connected = true;
@@ -582,7 +602,7 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 		if (r->ret < 0)
 			return true;
 		lose_peer(s->slot);
-		*k = (struct knowledge){ .open = true, .peer = -1, .refused = k->refused };
+		*k = (struct knowledge){ .open = true, .peer = -1 };
 		return true;
 	case CLOSE:
 	case LINGER_CLOSE: {

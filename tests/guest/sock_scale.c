@@ -79,6 +79,47 @@ static long kernel_memory(void)
 	return sum;
 }
 
+struct slab {
+	char name[32];
+	long bytes;
+};
+
+/* What the kernel's caches hold, used or not; none in a kernel that does not tell. */
+static int read_slabs(struct slab *slab, int max)
+{
+	FILE *f = fopen("/proc/slabinfo", "r");
+	long pages, slabs;
+	char line[256];
+	int n = 0;
+
+	while (f && n < max && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%31s %*d %*d %*d %*d %ld : tunables %*d %*d %*d : slabdata %*d %ld", slab[n].name,
+			   &pages, &slabs) == 3)
+			slab[n++].bytes = pages * slabs * sysconf(_SC_PAGESIZE);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* Where it went: the caches that grew by more than 50 bytes a connection. */
+static void print_slabs(const struct slab *before, int n, int count)
+{
+	static struct slab after[400];
+	long sum = 0, grown;
+	int m = read_slabs(after, 400), i, k;
+
+	printf("of that in caches:");
+	for (i = 0; i < m; i++) {
+		for (k = 0; k < n && strcmp(before[k].name, after[i].name); k++)
+			;
+		grown = (after[i].bytes - (k < n ? before[k].bytes : 0)) / count;
+		sum += grown;
+		if (grown > 50)
+			printf(" %s %ld,", after[i].name, grown);
+	}
+	printf(" sum %ld\n", sum);
+}
+
 /* Something to all of them, then what all of them send back. Milliseconds. */
 static int64_t one_round(const int *fd, int count, unsigned int seed)
 {
@@ -112,13 +153,16 @@ static void client(void)
 	const char *env = getenv("SCALE_CONNS");
 	int count = env ? atoi(env) : 1000, i, slow;
 	int *fd = calloc((size_t)count, sizeof(*fd));
+	static struct slab slabs[400];
 	int64_t start;
 	long memory;
+	int nr_slabs;
 	char c = MUTE;
 
 	check(fd);
 	more_files();
 	alarm(600);
+	nr_slabs = read_slabs(slabs, 400);
 	memory = kernel_memory();
 	start = now_ms();
 	for (i = 0; i < count; i++) {
@@ -127,6 +171,7 @@ static void client(void)
 	}
 	printf("%d connections after %lld ms; idle, each takes %ld bytes of this kernel\n", count,
 	       (long long)(now_ms() - start), (kernel_memory() - memory) * 1024 / count);
+	print_slabs(slabs, nr_slabs, count);
 	for (i = 0; i < count; i++)
 		check_offloaded(fd[i]);
 	printf("a round over all of them: %lld ms\n", (long long)rounds(fd, count));

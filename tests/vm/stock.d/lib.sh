@@ -231,7 +231,7 @@ offloaded_programs() { # NAME...
 
 all_socket_programs() {
 	local t
-	offloaded_programs connect accept epoll shutdown close signal messages urgent flags bind rights bulk fork options cgroup fallback
+	offloaded_programs connect accept epoll shutdown close signal messages uring urgent flags bind rights bulk fork options cgroup fallback
 	for t in connect bulk; do
 		run "sock_$t, IPv6" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t" client fd00:77::2
 		run "sock_$t, in one guest" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t"
