@@ -19,6 +19,10 @@
  * in-flight records live in a memfd that both map, so the queues can be taken
  * over at any instant: after the agent's death the records say what it had.
  *
+ * An agent that is given up but lives may be slow alone, and write into the rings
+ * still. So it is told, by half a shutdown, and nobody serves the queues before
+ * it has closed (LEAVING): two masters of a ring are worse than none.
+ *
  * While the VM migrates nobody is connected to: RETRY, and the queues LOCAL
  * (vhost_user.c says why).
  *
@@ -62,7 +66,7 @@ static void set_state(struct shim_attach *a, enum shim_attach_state state)
 {
 	static const char *const names[] = { "idle", "retry", "hello",
 					     "mem",  "start", "up",
-					     "suspended" };
+					     "suspended", "leaving" };
 
 	_Static_assert(sizeof(names) / sizeof(names[0]) == SHIM_ATTACH_STATES,
 		       "one name a state");
@@ -92,6 +96,66 @@ static void disconnect(struct shim_attach *a)
 
 /* ---- losing the agent ---- */
 
+static bool agent_has_queues(struct shim *shim)
+{
+	unsigned int i;
+
+	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
+		if (shim_queue_vtoe(shim, i)->state == SHIM_QUEUE_AGENT)
+			return true;
+	return false;
+}
+
+/* Has it see end of file; true: so do we, and it touches nothing any more. */
+static bool has_closed(struct shim_attach *a)
+{
+	unsigned int budget = 64;
+	char rest[256];
+	ssize_t n;
+
+	shutdown(a->sock, SHUT_WR);
+	do {
+		n = recv(a->sock, rest, sizeof(rest), MSG_DONTWAIT);
+	} while (n > 0 && --budget);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* It is given up, lives, and has queues. */
+static void leave(struct shim_attach *a)
+{
+	log_warn("vm %s: the agent has not closed: its queues rest until it has",
+		 a->shim->conf->vm);
+	a->pending_count = 0;
+	a->owes_removal = true;
+	set_state(a, SHIM_ATTACH_LEAVING);
+	shim_vtoe_take_back(a->shim);
+}
+
+static bool all_ready(struct shim *shim)
+{
+	unsigned int i;
+
+	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
+		if (shim_queue_vtoe(shim, i)->state != SHIM_QUEUE_READY)
+			return false;
+	return true;
+}
+
+/* LEAVING is over: the records say how far it came. */
+static void has_left(struct shim_attach *a)
+{
+	struct shim *shim = a->shim;
+
+	disconnect(a);
+	set_state(a, SHIM_ATTACH_IDLE);
+	shim_vtoe_reread(shim);
+	if (!all_ready(shim))
+		return;
+	shim_vtoe_serve_here(shim, a->owes_removal);
+	set_state(a, SHIM_ATTACH_RETRY);
+	loop_timer_arm(a->retry, RETRY_MS);
+}
+
 static void lost(struct shim_attach *a, const char *why)
 {
 	struct shim *shim = a->shim;
@@ -109,8 +173,13 @@ static void lost(struct shim_attach *a, const char *why)
 			 shim->conf->vm, why);
 		a->complained = true;
 	}
-	disconnect(a);
 	a->same_epoch = false;
+	if (agent_has_queues(shim) && !has_closed(a)) {
+		leave(a);
+		shim_device_set_vtoe(shim, VNET_VTOE_DOWN, false);
+		return;
+	}
+	disconnect(a);
 	set_state(a, suspended ? SHIM_ATTACH_IDLE : SHIM_ATTACH_RETRY);
 	if (!suspended)
 		loop_timer_arm(a->retry, RETRY_MS);
@@ -377,8 +446,15 @@ static int dispatch(struct shim_attach *a, const struct attach_msg *msg)
 static int receive(struct shim_attach *a)
 {
 	struct attach_msg msg;
-	int ret = attach_recv(a->sock, &msg);
+	int ret;
 
+	if (a->state == SHIM_ATTACH_LEAVING) {
+		if (!has_closed(a))
+			return 0;
+		has_left(a);
+		return -1;
+	}
+	ret = attach_recv(a->sock, &msg);
 	if (ret == -EAGAIN)
 		return 0;
 	if (ret <= 0) {
@@ -445,16 +521,6 @@ static void retry(void *ctx)
 	try_connect(ctx);
 }
 
-static bool all_ready(struct shim *shim)
-{
-	unsigned int i;
-
-	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
-		if (shim_queue_vtoe(shim, i)->state != SHIM_QUEUE_READY)
-			return false;
-	return true;
-}
-
 static bool any_shim_vtoe_continues(struct shim *shim)
 {
 	unsigned int i;
@@ -470,7 +536,7 @@ int shim_attach_queue_ready(struct shim *shim)
 	struct shim_attach *a = &shim->attach;
 	int ret;
 
-	if (!all_ready(shim))
+	if (!all_ready(shim) || a->state == SHIM_ATTACH_LEAVING)
 		return 0;
 	if (a->state == SHIM_ATTACH_SUSPENDED && any_shim_vtoe_continues(shim)) {
 		set_state(a, SHIM_ATTACH_MEM);
@@ -551,7 +617,8 @@ void shim_attach_suspend(struct shim *shim)
 	    a->state == SHIM_ATTACH_UP) {
 		if (let_go(a) < 0)
 			shim_vtoe_take_back(shim);
-	} else if (a->state != SHIM_ATTACH_SUSPENDED) {
+	} else if (a->state != SHIM_ATTACH_SUSPENDED &&
+		   a->state != SHIM_ATTACH_LEAVING) {
 		disconnect(a);
 		set_state(a, SHIM_ATTACH_IDLE);
 	}
@@ -575,6 +642,8 @@ void shim_attach_log_started(struct shim *shim)
 		return;
 	if (held && let_go(a) < 0)
 		shim_vtoe_take_back(shim);
+	if (a->state == SHIM_ATTACH_LEAVING)
+		return;
 	if (a->state == SHIM_ATTACH_SUSPENDED || a->state == SHIM_ATTACH_HELLO)
 		lost(a, "the VM migrates, its connections are reset");
 	if (!held)
@@ -592,8 +661,11 @@ void shim_attach_reset(struct shim *shim)
 	if (!shim_queues_vtoe(shim))
 		return;
 	shim_attach_suspend(shim);
-	disconnect(a);
-	set_state(a, SHIM_ATTACH_IDLE);
+	if (a->state != SHIM_ATTACH_LEAVING) {
+		disconnect(a);
+		set_state(a, SHIM_ATTACH_IDLE);
+	}
+	a->owes_removal = false;
 	a->same_epoch = false;
 	for (i = 0; i < SHIM_VTOE_QUEUES; i++)
 		a->inflight[i].version = 0;
@@ -614,7 +686,8 @@ void shim_attach_features_set(struct shim *shim)
 {
 	unsigned int i;
 
-	if (shim->attach.state != SHIM_ATTACH_SUSPENDED)
+	if (shim->attach.state != SHIM_ATTACH_SUSPENDED &&
+	    shim->attach.state != SHIM_ATTACH_LEAVING)
 		return;
 	/* QEMU asks when it stops a VM; virtio_uml, whose driver has gone, does
 	 * not. The next driver reads the state before it sets up its queues. */
@@ -629,7 +702,8 @@ void shim_attach_routes_changed(struct shim *shim)
 	struct shim_attach *a = &shim->attach;
 	int ret;
 
-	if (a->sock < 0 || a->state == SHIM_ATTACH_HELLO)
+	if (a->sock < 0 || a->state == SHIM_ATTACH_HELLO ||
+	    a->state == SHIM_ATTACH_LEAVING)
 		return;
 	ret = attach_send(a->sock, VNET_ATTACH_ROUTE_CHANGED, ++a->seq, NULL,
 			  NULL, 0);

@@ -20,6 +20,7 @@ enum shim_attach_state {
 	SHIM_ATTACH_START,     /* QUEUE_STARTs are out */
 	SHIM_ATTACH_UP,	       /* the agent serves the queues */
 	SHIM_ATTACH_SUSPENDED, /* connected; the agent has let go of everything */
+	SHIM_ATTACH_LEAVING,   /* given up with queues: until it has closed */
 	SHIM_ATTACH_STATES,
 };
 
@@ -36,6 +37,7 @@ struct shim_attach {
 	unsigned int pending_count;
 	bool same_epoch; /* the guest's connections went on meanwhile */
 	bool complained; /* of not getting a connection */
+	bool owes_removal; /* LEAVING: to the driver that had the queues */
 	int inflight_fd;
 	struct vnet_inflight *inflight; /* one for each VTOE queue */
 };

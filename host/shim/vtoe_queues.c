@@ -133,3 +133,19 @@ void shim_vtoe_take_back(struct shim *shim)
 		shim_queue_set_state(q, SHIM_QUEUE_READY);
 	}
 }
+
+void shim_vtoe_reread(struct shim *shim)
+{
+	unsigned int i;
+
+	for (i = 0; i < SHIM_VTOE_QUEUES; i++) {
+		struct shim_queue *q = shim_queue_vtoe(shim, i);
+		const struct vnet_inflight *r = &shim->attach.inflight[i];
+
+		/* else the driver has begun anew meanwhile */
+		if (q->state == SHIM_QUEUE_READY &&
+		    le16toh(r->version) == VNET_INFLIGHT_VERSION &&
+		    le16toh(r->num) == q->num)
+			q->base = le16toh(r->last_avail);
+	}
+}

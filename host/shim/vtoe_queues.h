@@ -20,5 +20,7 @@ int shim_vtoe_serve_here(struct shim *shim, bool removal);
 void shim_vtoe_kicked(struct shim_queue *q);
 /* AGENT to READY: the agent has let go of, or lost, what it had. */
 void shim_vtoe_take_back(struct shim *shim);
+/* Where the queues that are READY stand now that the agent has closed. */
+void shim_vtoe_reread(struct shim *shim);
 
 #endif /* SHIM_VTOE_QUEUES_H */

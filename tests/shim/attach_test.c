@@ -578,6 +578,8 @@ static void bad_agents(void)
 {
 	struct vnet_attach_done stray = { 0 };
 	struct attach_msg msg;
+	unsigned int removals = 0, n = 0;
+	static struct virtq_chain chain;
 	uint64_t start;
 
 	agent_close();
@@ -606,6 +608,8 @@ static void bad_agents(void)
 	guest_mem_clear(&mem);
 	ok(attach() && wait_until(state_is(VNET_VTOE_UP, 7)), "a good one at last");
 	/* hangs: the front end must not */
+	post_events(4);
+	ok(wait_until(virtq_pop(&vq[1], &chain) == 1), "it has an event buffer");
 	start = now_ms();
 	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 0) == 0 &&
 		   now_ms() - start < 4000,
@@ -613,6 +617,20 @@ static void bad_agents(void)
 	ok(now_ms() - start >= 1900, "and not less");
 	ok(log_has(&vm, "it does not give the queues back"), "that is logged");
 	ok(state_is(VNET_VTOE_DOWN, 7), "state down");
+	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 1) == 0 &&
+		   poll(&(struct pollfd){ .fd = listener, .events = POLLIN }, 1,
+			250) == 0,
+	   "no attachment while it has not closed");
+	is_int(returned(4, &removals), 0, "its buffers are its own");
+	virtq_push(&vq[1], chain.head, 0);
+	ok(virtq_pop(&vq[1], &chain) == 1, "it comes to life, and takes another");
+	virtq_publish(&vq[1]);
+	is_int(returned(4, &removals), 1, "the first one comes from it");
+	agent_close();
+	ok(wait_until((n += returned(4, &removals)) >= 3), "it closes");
+	ok(n == 3 && removals == 1,
+	   "the others are back, each once, one says DEVICE_REMOVAL");
+	ok(agent_accept(), "and the next agent is looked for");
 	agent_close();
 	drop_all();
 }
