@@ -132,6 +132,7 @@ void iba_vloop_sent(struct iba_vdev *dev, const struct ibv_wc *wc)
 	if (!wc->status || !vvm || !vvm->loop[class] || vvm->loop_broken[class])
 		return;
 	vvm->loop_broken[class] = true;
+	vvm->loop_pending[class] = 0;
 	log_warn("vm %s: receive buffers stay with %s for now: %s",
 		 vvm->vm->name, ibv_get_device_name(dev->ctx->device),
 		 ibv_wc_status_str(wc->status));
@@ -157,7 +158,8 @@ static bool discard(struct iba_vvm *vvm, unsigned int class)
 void iba_vloop_received(struct iba_vvm *vvm, struct iba_vrx *rx)
 {
 	rx->posted = false;
-	vvm->loop_pending[rx->class]--;
+	if (vvm->loop_pending[rx->class]) /* else its SEND is said to have failed */
+		vvm->loop_pending[rx->class]--;
 	iba_vm_keep(vvm->vm, rx->class, rx->head);
 }
 

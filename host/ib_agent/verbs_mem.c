@@ -21,7 +21,8 @@
  * What is posted and not promised serves the next grant, and goes back to the RWQ
  * when another fabric finds that empty (verbs_loop.c). A guest that grants more
  * than all of this and its RWQ have loses that connection, unless ghosts hold the
- * buffers: then the grant waits (vvm->starved).
+ * buffers, or they are on their way back to the RWQ: then the grant waits
+ * (vvm->starved).
  *
  * A queue pair that breaks in the middle of a message may have kept its element
  * (rxe does not flush it): one of each class is suspect from then on. When the
@@ -488,7 +489,8 @@ bool iba_vvm_grant(struct iba_vpath *path)
 				path->granted[c]++;
 				continue;
 			}
-			if (vvm->ghosts[c] || vvm->suspect[c]) {
+			if (vvm->ghosts[c] || vvm->suspect[c] ||
+			    vvm->loop_pending[c]) {
 				starve(vvm, path);
 				all = false;
 				break;
