@@ -613,13 +613,13 @@ bool virtq_enable_kicks(struct virtq *vq)
 	return virtq_has_work(vq);
 }
 
-void virtq_ack_kick(struct virtq *vq)
+bool virtq_ack_kick(struct virtq *vq)
 {
 	uint64_t count;
 	ssize_t n;
 
 	if (vq->kick_fd < 0 || vq->blocked)
-		return;
+		return true;
 	n = read(vq->kick_fd, &count, sizeof(count));
 	if (n == sizeof(count)) {
 		vq->stats.kicks++;
@@ -627,6 +627,7 @@ void virtq_ack_kick(struct virtq *vq)
 	} else if (n < 0 && errno == EINTR) {
 		block_queue(vq);
 	}
+	return n >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
 /* ---- copying ---- */

@@ -150,8 +150,9 @@ bool virtq_before(const struct virtq *vq, uint16_t mark);
  */
 void virtq_disable_kicks(struct virtq *vq);
 bool virtq_enable_kicks(struct virtq *vq);
-/* Drains the kick eventfd; counts it. */
-void virtq_ack_kick(struct virtq *vq);
+/* Drains the kick eventfd; counts it. False: it cannot be drained (another file
+ * that can be watched), and would be found rung for ever. */
+bool virtq_ack_kick(struct virtq *vq);
 
 /* Copies out of / into a chain's readable / writable part. Bytes copied. */
 uint32_t virtq_copy_out(const struct virtq_chain *chain, uint32_t offset,

@@ -92,7 +92,10 @@ static void queue_kicked(int fd, uint32_t events, void *ctx)
 	(void)fd;
 	if (q->vm->fault)
 		return;
-	virtq_ack_kick(&q->vq);
+	if (!virtq_ack_kick(&q->vq)) {
+		iba_vm_fault(q->vm, "a doorbell of it cannot be read");
+		return;
+	}
 	if (q->vq.blocked) {
 		vm_blocks(q->vm);
 		return;

@@ -187,12 +187,12 @@ static void kicked(int fd, uint32_t events, void *ctx)
 	struct shim *shim = q->shim;
 
 	(void)fd;
-	if (events & (EPOLLHUP | EPOLLERR)) {
-		/* the guest's end is gone: level-triggered, it would spin */
+	if (!virtq_ack_kick(&q->vq) || events & (EPOLLHUP | EPOLLERR)) {
+		/* not to be read, or the guest's end is gone: level-triggered, it
+		 * would spin */
 		loop_remove_fd(q->kick_source);
 		q->kick_source = NULL;
 	}
-	virtq_ack_kick(&q->vq);
 	switch (q->kind) {
 	case SHIM_QUEUE_RX:
 		shim_rx_kicked(shim, q->unit);

@@ -7,6 +7,8 @@
 #include <endian.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -207,6 +209,32 @@ static void test_no_descriptor(const pid_t before[2])
 	   "to the same process");
 }
 
+/* A doorbell that can be watched and not read: an epoll set, always ready. */
+static void test_endless_kick(void)
+{
+	static struct guest g;
+	struct epoll_event ev = { .events = EPOLLIN };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	int ready = eventfd(1, EFD_CLOEXEC);
+
+	if (set < 0 || ready < 0 || epoll_ctl(set, EPOLL_CTL_ADD, ready, &ev))
+		bail_out("epoll");
+	is_int(guest_start(&g, bed.agent[0].socket, "j", BED_TENANT, 75, NULL), 0,
+	       "a third guest");
+	is_int(guest_queue_stop(&g, G_CR) |
+	       guest_queue_start(&g, G_CR, set, g.q[G_CR].call_fd), 0,
+	       "its doorbell is an epoll set");
+	for (int i = 0; i < 300 && !g.eof; i++)
+		guest_poll(&g, 10);
+	ok(g.eof && agent_logged(&bed.agent[0], "doorbell of it cannot be read"),
+	   "which would never end, so its session does");
+	is_int(guest_simple(&bed.a, VTOE_CMD_INFO, 12345, 0),
+	       VTOE_REASON_PROTOCOL, "others are served");
+	guest_stop(&g);
+	close(set);
+	close(ready);
+}
+
 int main(void)
 {
 	pid_t pid[4] = { 0 };
@@ -221,6 +249,7 @@ int main(void)
 	test_apart();
 	test_lanes();
 	test_no_descriptor(pid);
+	test_endless_kick();
 	test_faults(pid);
 	is_int(bed_end(&bed, 0), 0, "agent ends cleanly");
 	return tap_done();
