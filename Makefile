@@ -75,7 +75,7 @@ $(O)/san/%.o: %.c
 
 # ---- guest: preload library ----
 
-VNS_SRC := $(filter-out %/vnet-run.c %/vnet-ss.c %/vnet-bpf.c %.bpf.c,$(wildcard guest/libvnetsock/*.c))
+VNS_SRC := $(filter-out %/vnet-run.c %/vnet-bpf.c %.bpf.c,$(wildcard guest/libvnetsock/*.c))
 
 $(O)/guest/libvnetsock.so: $(VNS_SRC) $(wildcard guest/libvnetsock/*.h) proto/vnet_sock.h
 	@mkdir -p $(@D)
@@ -87,7 +87,7 @@ $(O)/guest/vnet-run: guest/libvnetsock/vnet-run.c
 	@mkdir -p $(@D)
 	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -o $@ $<
 
-$(O)/guest/vnet-ss: guest/libvnetsock/vnet-ss.c proto/vnet_sock.h proto/vtoe_states.h
+$(O)/guest/vnet-ss: guest/vnet-ss.c proto/vnet_sock.h proto/vnet_vtoe.h proto/vtoe_states.h
 	@mkdir -p $(@D)
 	$(SHOW)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(CFLAGS) -pie -Iproto -o $@ $< -lmnl
 
@@ -193,7 +193,7 @@ install: all
 	install -D -m 644 guest/modprobe.conf $(DESTDIR)$(PREFIX)/lib/modprobe.d/vnet.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 host/*/*.8 guest/*.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 guest/libvnetsock/*.7
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 guest/libvnetsock/*.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 guest/*.1 guest/libvnetsock/*.1
 
 clean:
 	rm -rf $(O)
