@@ -167,8 +167,7 @@ int vtoe_shutdown(struct socket *sock, int how)
 		if (mask & RCV_SHUTDOWN) {
 			vs->inner->ops->shutdown(vs->inner, how);
 			vtoe_unlisten(vs);
-		} else {
-			WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | mask);
+			WRITE_ONCE(sk->sk_shutdown, 0); /* as tcp_disconnect() */
 		}
 		break;
 	case VTOE_SOCK_SYN_SENT:

@@ -642,7 +642,9 @@ int vtoe_connect(struct socket *sock, struct vtoe_sockaddr *uaddr, int len, int 
 	if (len < (int)sizeof(uaddr->sa_family))
 		return -EINVAL;
 	lock_sock(sk);
-	if (uaddr->sa_family != AF_UNSPEC)
+	/* From a port of its own it may try a simultaneous open: with TCP's timing. */
+	if (uaddr->sa_family != AF_UNSPEC && vs->inner &&
+	    !(vs->inner->sk->sk_userlocks & SOCK_BINDPORT_LOCK))
 		forget_path(sock);
 	use_inner = vtoe_is_tcp(vs);
 	if (!use_inner && uaddr->sa_family == AF_UNSPEC) {
