@@ -189,8 +189,8 @@ void vtoe_inner_unbind(struct vtoe_sock *vs)
 		lock_sock(isk);
 		locks |= isk->sk_userlocks;
 		if (isk->sk_state == TCP_CLOSE) {
-			if (inet_csk(isk)->icsk_bind_hash && !(locks & SOCK_BINDPORT_LOCK))
-				inet_put_port(isk);
+			if (!(locks & SOCK_BINDPORT_LOCK))
+				tcp_set_state(isk, TCP_CLOSE); /* lets go of the port */
 			isk->sk_prot->disconnect(isk, 0);
 		}
 		release_sock(isk);
