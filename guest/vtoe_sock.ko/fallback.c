@@ -189,9 +189,11 @@ void vtoe_inner_unbind(struct vtoe_sock *vs)
 		lock_sock(isk);
 		locks |= isk->sk_userlocks;
 		if (isk->sk_state == TCP_CLOSE) {
+			/* A port goes with an opening that ends: modules have no other way. */
 			if (!(locks & SOCK_BINDPORT_LOCK))
-				tcp_set_state(isk, TCP_CLOSE); /* lets go of the port */
+				WRITE_ONCE(isk->sk_state, TCP_SYN_SENT);
 			isk->sk_prot->disconnect(isk, 0);
+			WRITE_ONCE(isk->sk_err, 0);
 		}
 		release_sock(isk);
 	}
