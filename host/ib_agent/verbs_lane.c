@@ -39,6 +39,7 @@
 #define CLOSE_US (1000000ull)
 #define LEAVE_US (30 * 1000000ull) /* for the answer to an RST */
 #define SILENCE_US (2 * 1000000ull) /* then a NOP shows whether the peer is there */
+#define SILENCE_MAX_US (15 * 1000000ull) /* of the peer, which does the same */
 
 const char *iba_vlane_state_name(unsigned int state)
 {
@@ -461,6 +462,16 @@ void iba_vlane_leave_vm(struct iba_vlane *lane)
 
 /* ---- time ---- */
 
+/* Unless it was us who did not listen. */
+static bool silent(struct iba_vlane *lane)
+{
+	if (loop_now_us() - lane->heard_us < SILENCE_MAX_US)
+		return false;
+	iba_vrx_drain(lane->dev);
+	return lane->state == IBA_VLANE_UP &&
+	       loop_now_us() - lane->heard_us >= SILENCE_MAX_US;
+}
+
 static void tick_up(struct iba_vlane *lane, uint64_t now_us)
 {
 	const struct iba_vpath *oldest = TAILQ_FIRST(&lane->leaving);
@@ -468,7 +479,11 @@ static void tick_up(struct iba_vlane *lane, uint64_t now_us)
 	if (oldest && oldest->deadline_us <= now_us)
 		iba_vlane_end(lane, VTOE_REASON_TIMEOUT,
 			      "the peer does not answer a reset");
-	else if (now_us - lane->said_us >= SILENCE_US)
+	else if (silent(lane))
+		iba_vlane_end(lane, VTOE_REASON_TIMEOUT,
+			      "nothing heard of the peer");
+	else if (lane->state == IBA_VLANE_UP &&
+		 now_us - lane->said_us >= SILENCE_US)
 		iba_vctrl_nop(lane);
 }
 

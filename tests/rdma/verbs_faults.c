@@ -95,7 +95,7 @@ void test_loop_broken(void)
 	stop();
 }
 
-/* What takes half a minute. */
+/* What takes a while. */
 static bool logged_in_time(const struct test_agent *agent, const char *text)
 {
 	for (int i = 0; i < 20; i++)
@@ -105,8 +105,8 @@ static bool logged_in_time(const struct test_agent *agent, const char *text)
 }
 
 /*
- * A peer's agent that hangs: its device acknowledges, but nobody answers the
- * reset. What it could still send is not kept for it for ever.
+ * A peer's agent that hangs: its device acknowledges, but nobody says anything.
+ * What it could still send is not kept for it for ever.
  */
 void test_peer_hangs(void)
 {
@@ -122,7 +122,7 @@ void test_peer_hangs(void)
 	is_int(stream_close(&a, 0), 0, "its peer hangs: a closes");
 	ok(agent_lanes_counter(&bed.agent[0], "verbs", "promised") > 0,
 	   "buffers are kept for what may come");
-	ok(logged_in_time(&bed.agent[0], "the peer does not answer a reset"),
+	ok(logged_in_time(&bed.agent[0], "nothing heard of the peer"),
 	   "not for ever: the lane ends");
 	kill(tenant, SIGCONT);
 	ok(stream_wait_broken(&b) && !stream_close(&b, 0),
