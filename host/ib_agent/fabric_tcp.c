@@ -121,12 +121,28 @@ static struct iba_tx_entry *tx_conn(struct iba_conn *conn,
 	return entry;
 }
 
+/* The peer can have as many of these as it likes: it has to read them, too. */
+static bool may_answer(struct iba_lane *lane)
+{
+	if (lane->tx.answers < TX_ANSWERS_MAX)
+		return true;
+	tx_fail(lane, "the peer does not read our answers");
+	return false;
+}
+
+static void count_answer(struct iba_lane *lane, struct iba_tx_entry *entry)
+{
+	if (!entry)
+		return;
+	entry->counted = true;
+	lane->tx.answers++;
+}
+
 /*
- * msgs: what the connection has sent in all, NULL: there is none. provoked: the
- * peer can have as many of these as it likes, so their number is bounded. What
- * our own connections say when they end is bounded by how many there are, and
- * must get through: a VM that leaves with many is nothing that the others on
- * the lane may suffer from.
+ * msgs: what the connection has sent in all, NULL: there is none. provoked: by
+ * the peer. What our own connections say when they end is bounded by how many
+ * there are, and must get through: a VM that leaves with many is nothing that
+ * the others on the lane may suffer from.
  */
 static void tx_answer(struct iba_lane *lane, enum vtoe_msg_type type,
 		      uint32_t cid, enum vtoe_reason reason,
@@ -137,15 +153,11 @@ static void tx_answer(struct iba_lane *lane, enum vtoe_msg_type type,
 
 	for (int i = 0; msgs && i < VNET_RWQ_CLASSES; i++)
 		rej.sent[i] = htole32(msgs[i]);
-	if (provoked && lane->tx.answers >= TX_ANSWERS_MAX) {
-		tx_fail(lane, "the peer does not read our answers");
+	if (provoked && !may_answer(lane))
 		return;
-	}
 	entry = tx_append(lane, NULL, type, cid, sizeof(rej), &rej);
-	if (entry && provoked) {
-		entry->counted = true;
-		lane->tx.answers++;
-	}
+	if (provoked)
+		count_answer(lane, entry);
 }
 
 /* ---- sending: the ops ---- */
@@ -170,7 +182,9 @@ static void tcp_send_rep(struct iba_conn *conn)
 
 	for (int i = 0; i < VNET_RWQ_CLASSES; i++)
 		rep.rwq_buf_size[i] = htole32(conn->vm->rwq_buf_size[i]);
-	tx_conn(conn, VTOE_MSG_REP, sizeof(rep), &rep);
+	if (conn->lane && may_answer(conn->lane))
+		count_answer(conn->lane, tx_conn(conn, VTOE_MSG_REP, sizeof(rep),
+						 &rep));
 }
 
 static void tcp_send_rej(struct iba_conn *conn, enum vtoe_reason reason)

@@ -47,7 +47,7 @@ struct iba_lane_tx {
 	struct iba_tx_entry *ring; /* size is a power of two */
 	uint32_t size, first, count;
 	uint32_t offset; /* bytes of the first that are sent */
-	uint32_t answers; /* REJ and RST among them that the peer provoked */
+	uint32_t answers; /* REP, REJ and RST among them that the peer provoked */
 	bool blocked; /* the socket is full */
 	const char *failed; /* why the lane must end; NULL: all is well */
 };

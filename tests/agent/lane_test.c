@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <endian.h>
+#include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -108,6 +109,39 @@ static void test_lane_requests(void)
 	hdr.len = htole32(79);
 	lane_send(&l, &hdr, &req, sizeof(req));
 	ok(ends(l.fd), "REQ of another length ends the lane");
+	lane_end(&l);
+}
+
+/* Requests without end, whose answers are not read: they are not kept for ever. */
+static void test_deaf(void)
+{
+	enum { AT_ONCE = 64, TIMES = 10000 };
+	static struct {
+		struct vtoe_msg_hdr hdr;
+		struct vnet_lane_req req;
+	} __attribute__((packed)) flood[AT_ONCE];
+	struct timeval patience = { .tv_sec = 20 };
+	struct lane_by_hand l;
+	struct vtoe_msg_hdr hdr;
+	struct vnet_lane_req req;
+	int n = 0;
+
+	make_req(&hdr, &req);
+	req.remote.port = htons(9);
+	for (unsigned int i = 0; i < AT_ONCE; i++) {
+		flood[i].hdr = hdr;
+		flood[i].req = req;
+	}
+	small_buffer = true;
+	open_lane(&l);
+	small_buffer = false;
+	setsockopt(l.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	while (n < TIMES && send(l.fd, flood, sizeof(flood), MSG_NOSIGNAL) ==
+				    sizeof(flood))
+		n++;
+	ok(n < TIMES && errno != EAGAIN, "a peer that asks and does not listen: its lane ends");
+	ok(agent_logged(&bed.agent[0], "the peer does not read our answers"),
+	   "the log says why");
 	lane_end(&l);
 }
 
@@ -758,6 +792,7 @@ int main(void)
 		return tap_done();
 	test_lane_hello();
 	test_lane_requests();
+	test_deaf();
 	for (int breach = 0; breach < BREACHES; breach++)
 		test_peer_breach(breach);
 	test_greeting_full();
