@@ -121,6 +121,29 @@ bool vtoe_addr_is_local(struct net *net, struct net_device *dev,
 	return local;
 }
 
+/* The interface that has the address, or NULL. RCU */
+struct net_device *vtoe_addr_netdev(struct net *net, const struct vtoe_addr *addr)
+{
+	struct net_device *netdev = NULL;
+
+	if (addr->family == 4)
+		netdev = __ip_dev_find(net, addr4(addr), false);
+	else if (IS_ENABLED(CONFIG_IPV6))
+		netdev = vtoe_ipv6_dev_find(net, (const void *)addr->addr, NULL);
+	return IS_ERR(netdev) ? NULL : netdev;
+}
+
+bool vtoe_addr_is_on(struct net *net, const struct net_device *dev,
+		     const struct vtoe_addr *addr)
+{
+	bool on;
+
+	rcu_read_lock();
+	on = vtoe_addr_netdev(net, addr) == dev;
+	rcu_read_unlock();
+	return on;
+}
+
 static bool is_loopback(const struct vtoe_addr *addr)
 {
 	return addr->family == 4 ? ipv4_is_loopback(addr4(addr)) :

@@ -41,6 +41,8 @@ struct proto vtoe_prot = {
 	.name = "VNET_TCP",
 	.owner = THIS_MODULE,
 	.init = vtoe_inet_init_sock,
+	VTOE_PROTO_IOCTL
+	.stream_memory_free = vtoe_stream_memory_free,
 	.destroy = vtoe_inet_destroy_sock,
 	.unhash = vtoe_inet_unhash,
 	VTOE_PROTO_SIZE(struct vtoe_sock, pinet6)
@@ -193,7 +195,9 @@ const struct proto_ops vtoe_ops = {
 	.sendmsg = vtoe_sendmsg,
 	.recvmsg = vtoe_recvmsg,
 	.mmap = sock_no_mmap,
+	.set_rcvlowat = vtoe_set_rcvlowat,
 	VTOE_OPS_SENDPAGE
+	VTOE_OPS_SPLICE_EOF
 	VTOE_OPS_PEEK_OFF
 };
 

@@ -55,11 +55,36 @@ static inline int vtoe_inet_recv_error(struct sock *sk, struct msghdr *msg, int 
 #define vtoe_accept_flags flags
 #endif
 
-/* sendpage() went in 6.5, MSG_SPLICE_PAGES came. */
+/* sendpage() went in 6.5, MSG_SPLICE_PAGES came, and who splices says when he has come to the end. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
 #define VTOE_OPS_SENDPAGE .sendpage = sock_no_sendpage,
+#define VTOE_OPS_SPLICE_EOF
+static inline void vtoe_tell_splice_eof(struct socket *inner)
+{
+}
 #else
 #define VTOE_OPS_SENDPAGE
+#define VTOE_OPS_SPLICE_EOF .splice_eof = vtoe_splice_eof,
+static inline void vtoe_tell_splice_eof(struct socket *inner)
+{
+	if (inner->ops->splice_eof)
+		inner->ops->splice_eof(inner);
+}
+#endif
+
+/* Since 6.5 a protocol's ioctl() gives a number, and since 6.7 io_uring asks for it. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define VTOE_PROTO_IOCTL
+static inline int vtoe_ask_inner(struct sock *isk, int cmd, int *value)
+{
+	return -ENOIOCTLCMD;
+}
+#else
+#define VTOE_PROTO_IOCTL .ioctl = vtoe_queued,
+static inline int vtoe_ask_inner(struct sock *isk, int cmd, int *value)
+{
+	return isk->sk_prot->ioctl(isk, cmd, value);
+}
 #endif
 
 /*
@@ -142,6 +167,9 @@ static inline void vtoe_init_user_frags(struct sock *sk)
 	xa_init_flags(&sk->sk_user_frags, XA_FLAGS_ALLOC1);
 #endif
 }
+
+/* TCP-AO came in 6.7. */
+#define VTOE_TCP_AO_ADD_KEY 38
 
 /* Where inet6 has its part. Before 6.5 it takes the end of the object for that. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)

@@ -99,21 +99,13 @@ static struct dst_entry *route6(struct vtoe_sock *vs, bool *local, bool *unicast
  */
 static struct vtoe_dev *dev_to_self(struct vtoe_sock *vs, u32 *why_not)
 {
-	const struct vtoe_addr *addr = &vs->remote;
 	struct net *net = sock_net(vtoe_sock(vs));
-	struct net_device *netdev = NULL;
+	struct net_device *netdev;
 	struct vtoe_dev *dev = NULL;
 
 	rcu_read_lock();
-	if (addr->family == 4) {
-		__be32 ip;
-
-		memcpy(&ip, addr->addr, sizeof(ip));
-		netdev = __ip_dev_find(net, ip, false);
-	} else if (IS_ENABLED(CONFIG_IPV6)) {
-		netdev = vtoe_ipv6_dev_find(net, (const void *)addr->addr, NULL);
-	}
-	if (!IS_ERR_OR_NULL(netdev))
+	netdev = vtoe_addr_netdev(net, &vs->remote);
+	if (netdev)
 		dev = vtoe_dev_find(netdev, why_not);
 	if (!dev)
 		dev = vtoe_dev_any(net, why_not);
@@ -121,6 +113,17 @@ static struct vtoe_dev *dev_to_self(struct vtoe_sock *vs, u32 *why_not)
 		memcpy(vs->next_hop, dev->netdev->dev_addr, ETH_ALEN);
 	rcu_read_unlock();
 	return dev;
+}
+
+/* A link-local address says nothing without a link. As tcp_v6_connect() */
+static bool has_link(const struct vtoe_sock *vs)
+{
+	const struct vtoe_addr *to = &vs->remote;
+	u32 bound = vs->inet.sk.sk_bound_dev_if, scope = le32_to_cpu(to->scope);
+
+	if (to->family != 6 || !(ipv6_addr_type((const void *)to->addr) & IPV6_ADDR_LINKLOCAL))
+		return true;
+	return bound && scope ? bound == scope : bound || scope;
 }
 
 /* Fills in vs->local, and vs->remote if it is 0.0.0.0 or [::]; the reason why not, or NONE. */
@@ -132,7 +135,7 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	way->dev = NULL;
 	way->dst = NULL;
 	way->local = false;
-	if (!vs->remote.port)
+	if (!vs->remote.port || !has_link(vs))
 		return VTOE_REASON_NO_DEVICE;
 	if (vs->local.family && !vtoe_addr_any(&vs->local) &&
 	    vs->local.family != vs->remote.family)
@@ -287,8 +290,8 @@ int vtoe_renew(struct socket *sock)
 	return vtoe_need_inner(vs);
 }
 
-/* lock_sock. NONE: SYN_SENT; else nothing has happened. */
-static u32 start(struct vtoe_sock *vs)
+/* lock_sock. NONE: SYN_SENT; else nothing has happened, and nothing shall if there is an *errno. */
+static u32 start(struct vtoe_sock *vs, int *errno)
 {
 	struct vtoe_sid *entry;
 	struct way way;
@@ -312,6 +315,10 @@ static u32 start(struct vtoe_sock *vs)
 	err = take_port(vs);
 	if (err)
 		goto out;
+	if (vs->inner->sk->sk_userlocks & SOCK_BINDPORT_LOCK && vtoe_sks_taken(vs)) {
+		*errno = -EADDRNOTAVAIL;
+		goto out;
+	}
 	reason = VTOE_REASON_FIREWALL;
 	if (!vtoe_firewall_out(vs, way.dst))
 		goto out;
@@ -589,7 +596,9 @@ static int connect_locked(struct socket *sock, struct vtoe_sockaddr *uaddr, int 
 		*first = true;
 		WRITE_ONCE(sk->sk_err, 0); /* an earlier connection's */
 		vtoe_sync_options(vs);
-		reason = start(vs);
+		reason = start(vs, &err);
+		if (err)
+			return err;
 		if (reason && vtoe_may_fall_back(vs)) {
 			vtoe_take_tcp(vs, reason);
 			sock->state = SS_CONNECTING; /* no other thread's forget_path() */

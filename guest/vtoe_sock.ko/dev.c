@@ -365,12 +365,40 @@ static struct auxiliary_driver vtoe_driver = {
 	.id_table = vtoe_ids,
 };
 
+/* A device that is moved to another namespace is registered there. */
+static int netdev_event(struct notifier_block *nb, unsigned long event, void *ptr)
+{
+	const struct net_device *netdev = netdev_notifier_info_to_dev(ptr);
+	struct vtoe_dev *dev;
+
+	if (event != NETDEV_REGISTER)
+		return NOTIFY_DONE;
+	mutex_lock(&vtoe_devs_mutex);
+	list_for_each_entry(dev, &vtoe_devs, node)
+		if (dev->netdev == netdev)
+			vtoe_announce_moved(dev);
+	mutex_unlock(&vtoe_devs_mutex);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block netdev_notifier = {
+	.notifier_call = netdev_event,
+};
+
 int vtoe_dev_init(void)
 {
-	return auxiliary_driver_register(&vtoe_driver);
+	int err = register_netdevice_notifier(&netdev_notifier);
+
+	if (err)
+		return err;
+	err = auxiliary_driver_register(&vtoe_driver);
+	if (err)
+		unregister_netdevice_notifier(&netdev_notifier);
+	return err;
 }
 
 void vtoe_dev_exit(void)
 {
 	auxiliary_driver_unregister(&vtoe_driver);
+	unregister_netdevice_notifier(&netdev_notifier);
 }

@@ -111,6 +111,21 @@ void vtoe_inner_copy_err(struct vtoe_sock *vs)
 	write_unlock_bh(&isk->sk_callback_lock);
 }
 
+/* What a program that a cgroup has for new sockets has set. */
+static void take_from_cgroup(struct vtoe_sock *vs, const struct sock *isk)
+{
+	struct sock *sk = vtoe_sock(vs);
+
+	if (isk->sk_bound_dev_if)
+		sk->sk_bound_dev_if = isk->sk_bound_dev_if;
+	if (isk->sk_priority)
+		WRITE_ONCE(sk->sk_priority, isk->sk_priority);
+	if (isk->sk_mark) {
+		WRITE_ONCE(sk->sk_mark, isk->sk_mark);
+		vs->pinned = VTOE_REASON_OPTION;
+	}
+}
+
 int vtoe_inner_create(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs);
@@ -129,6 +144,9 @@ int vtoe_inner_create(struct vtoe_sock *vs)
 	inet_sk(inner->sk)->tos = vs->inet.tos;
 	inet_sk(inner->sk)->uc_ttl = vs->inet.uc_ttl;
 	tcp_sk(inner->sk)->rx_opt.user_mss = vs->as_tcp.rx_opt.user_mss;
+	WRITE_ONCE(tcp_sk(inner->sk)->notsent_lowat, vs->as_tcp.notsent_lowat);
+	if (!vs->conn)
+		take_from_cgroup(vs, inner->sk);
 	attach(vs, inner, NULL);
 	return 0;
 }

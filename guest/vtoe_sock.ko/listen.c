@@ -11,7 +11,9 @@
  */
 #include "vtoe.h"
 
+#include <linux/cgroup.h>
 #include <linux/etherdevice.h>
+#include <linux/security.h>
 #include <net/inet_connection_sock.h>
 #include <net/ipv6.h>
 
@@ -34,7 +36,7 @@ static void announce_as(struct vtoe_sock *vs, struct vtoe_dev *dev,
 	}
 }
 
-static void forget_dead(struct vtoe_sock *vs, struct vtoe_dev *dev)
+static void forget(struct vtoe_sock *vs, struct vtoe_dev *dev)
 {
 	struct vtoe_sid *entry, *next;
 
@@ -60,7 +62,7 @@ static void announce(struct vtoe_sock *vs, struct vtoe_dev *dev)
 	list_for_each_entry(entry, &vs->announced, node)
 		if (entry->dev == dev && vtoe_epoch_ok(entry))
 			return;
-	forget_dead(vs, dev);
+	forget(vs, dev); /* what is of an earlier epoch */
 	announce_as(vs, dev, &local);
 	if (local.family == 6 && vtoe_addr_any(&local) && !sk->sk_ipv6only) {
 		local.family = 4;
@@ -76,6 +78,29 @@ void vtoe_announce_all(struct vtoe_dev *dev)
 	list_for_each_entry(vs, &all_listeners, listeners)
 		if (READ_ONCE(vtoe_sock(vs)->sk_state) == VTOE_SOCK_LISTEN)
 			announce(vs, dev);
+}
+
+static void withdraw(struct vtoe_sock *vs, struct vtoe_dev *dev)
+{
+	struct vtoe_sid *entry;
+
+	spin_lock_bh(&vs->lock);
+	list_for_each_entry(entry, &vs->announced, node)
+		if (entry->dev == dev)
+			vtoe_cmd_close(entry, false);
+	spin_unlock_bh(&vs->lock);
+	forget(vs, dev);
+}
+
+/* To another network namespace, with all that listens there. vtoe_devs_mutex */
+void vtoe_announce_moved(struct vtoe_dev *dev)
+{
+	struct vtoe_sock *vs;
+
+	list_for_each_entry(vs, &all_listeners, listeners)
+		if (!net_eq(dev_net(dev->netdev), sock_net(vtoe_sock(vs))))
+			withdraw(vs, dev);
+	vtoe_announce_all(dev);
 }
 
 /* lock_sock; LISTEN */
@@ -162,6 +187,21 @@ void vtoe_unlisten(struct vtoe_sock *vs)
 	}
 }
 
+/* Interrupts make sockets of the root group; the references are those that go with the socket. */
+static void inherit_cgroup(struct sock *sk, const struct sock *from)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct cgroup *old = sock_cgroup_ptr(&sk->sk_cgrp_data);
+	struct cgroup *new = sock_cgroup_ptr(&from->sk_cgrp_data);
+
+	cgroup_get(new);
+	cgroup_bpf_get(new);
+	sk->sk_cgrp_data = from->sk_cgrp_data;
+	cgroup_bpf_put(old);
+	cgroup_put(old);
+#endif
+}
+
 /* What TCP's sk_clone() would have given the child. */
 static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 {
@@ -188,6 +228,7 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	sk->sk_ll_usec = from->sk_ll_usec;
 #endif
+	inherit_cgroup(sk, from);
 	child->mode = listener->mode;
 	child->nodelay = listener->nodelay;
 	child->cork = listener->cork;
@@ -201,6 +242,8 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	child->inet.tos = listener->inet.tos;
 	child->inet.uc_ttl = listener->inet.uc_ttl;
 	child->as_tcp.rx_opt.user_mss = listener->as_tcp.rx_opt.user_mss;
+	child->as_tcp.notsent_lowat = READ_ONCE(listener->as_tcp.notsent_lowat);
+	security_sk_clone(from, sk);
 }
 
 /* NONE: a place in the backlog is taken. */
@@ -317,9 +360,14 @@ void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 		reason = VTOE_REASON_ADDR_FAMILY;
 	} else if (!net_eq(dev_net(dev->netdev), sock_net(sk))) {
 		reason = VTOE_REASON_NOT_LOCAL; /* the device was moved since */
+	} else if (READ_ONCE(vs->pinned)) {
+		reason = VTOE_REASON_OPTION; /* since it listens */
 	} else if (local->port != vs->local.port ||
 		   (local->family == 4 && sk->sk_family == AF_INET6 && ipv6_only_sock(sk))) {
 		reason = VTOE_REASON_NO_LISTENER; /* the agent tries [::] for IPv4, too */
+	} else if (sk->sk_bound_dev_if && comes_from_us(dev, ev) &&
+		   !vtoe_addr_is_on(sock_net(sk), dev->netdev, local)) {
+		reason = VTOE_REASON_NO_LISTENER; /* TCP would come over lo */
 	} else if (!comes_from_us(dev, ev) &&
 		   vtoe_addr_is_martian(sock_net(sk), dev->netdev, local,
 					&ev->u.request.remote)) {

@@ -97,12 +97,53 @@ void vtoe_write_space(struct sock *sk)
 	rcu_read_unlock();
 }
 
+/* What the ioctls ask that are about a connection. */
+static int queued_of(struct vtoe_sock *vs, int cmd, int *value)
+{
+	u64 n;
+
+	switch (cmd) {
+	case SIOCINQ:
+		n = vtoe_urg_inq(vs);
+		break;
+	case SIOCOUTQ: /* what the peer's program has not read */
+		n = READ_ONCE(vs->snd_end) - READ_ONCE(vs->tx.una);
+		break;
+	case SIOCOUTQNSD:
+		n = READ_ONCE(vs->snd_end) - READ_ONCE(vs->snd_nxt);
+		break;
+	case SIOCATMARK:
+		n = vtoe_urg_at_mark(vs);
+		break;
+	default:
+		return -ENOIOCTLCMD;
+	}
+	*value = min_t(u64, n, INT_MAX);
+	return 0;
+}
+
+/* io_uring's way to the same. */
+int vtoe_queued(struct sock *sk, int cmd, int *value)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	int err;
+
+	lock_sock(sk);
+	if (vs->conn && !vtoe_is_tcp(vs)) {
+		err = queued_of(vs, cmd, value);
+		release_sock(sk);
+		return err;
+	}
+	err = vs->inner ? 0 : vtoe_inner_create(vs);
+	release_sock(sk);
+	return err ?: vtoe_ask_inner(vs->inner->sk, cmd, value);
+}
+
 int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 {
 	struct vtoe_sock *vs = vtoe_sk(sock->sk);
+	int err, value;
 	bool ours;
-	u64 value;
-	int err;
 
 	ours = cmd == SIOCINQ || cmd == SIOCOUTQ || cmd == SIOCOUTQNSD || cmd == SIOCATMARK;
 	lock_sock(sock->sk);
@@ -115,18 +156,6 @@ int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 	if (!ours)
 		return vs->inner->ops->ioctl(vs->inner, cmd, arg);
 
-	switch (cmd) {
-	case SIOCINQ:
-		value = vtoe_urg_inq(vs);
-		break;
-	case SIOCOUTQ: /* what the peer's program has not read */
-		value = READ_ONCE(vs->snd_end) - READ_ONCE(vs->tx.una);
-		break;
-	case SIOCOUTQNSD:
-		value = READ_ONCE(vs->snd_end) - READ_ONCE(vs->snd_nxt);
-		break;
-	default: /* SIOCATMARK */
-		value = vtoe_urg_at_mark(vs);
-	}
-	return put_user(min_t(u64, value, INT_MAX), (int __user *)arg);
+	err = queued_of(vs, cmd, &value);
+	return err ?: put_user(value, (int __user *)arg);
 }

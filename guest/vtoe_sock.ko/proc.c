@@ -46,6 +46,29 @@ void vtoe_sks_del(struct vtoe_sock *vs)
 	spin_unlock_bh(&vtoe_sks_lock);
 }
 
+/* Has another connection these two names? The port was not given by the kernel. */
+bool vtoe_sks_taken(const struct vtoe_sock *vs)
+{
+	const struct vtoe_sock *other;
+	bool taken = false;
+
+	spin_lock_bh(&vtoe_sks_lock);
+	hlist_for_each_entry(other, &vtoe_sks, sks_node) {
+		u8 state = READ_ONCE(other->inet.sk.sk_state);
+
+		taken = other != vs && net_eq(sock_net(&other->inet.sk), sock_net(&vs->inet.sk)) &&
+			state != VTOE_SOCK_CLOSE && state != VTOE_SOCK_LISTEN &&
+			other->local.port == vs->local.port &&
+			other->remote.port == vs->remote.port &&
+			vtoe_addr_same_host(&other->local, &vs->local) &&
+			vtoe_addr_same_host(&other->remote, &vs->remote);
+		if (taken)
+			break;
+	}
+	spin_unlock_bh(&vtoe_sks_lock);
+	return taken;
+}
+
 static void *sock_start(struct seq_file *seq, loff_t *pos)
 	__acquires(&vtoe_sks_lock)
 {

@@ -462,6 +462,21 @@ static int recv_locked(struct sock *sk, struct msghdr *msg, size_t len, int flag
 	return copied ?: min(err, 0);
 }
 
+/* TCP_INQ: what is left, and how io_uring asks for it. A FIN is something to read, too. */
+static void tell_inq(struct sock *sk, struct msghdr *msg)
+{
+	struct vtoe_sock *vs = vtoe_sk(sk);
+	bool wanted = vs->as_tcp.recvmsg_inq;
+
+	if (!wanted && !msg->msg_get_inq)
+		return;
+	msg->msg_inq = min_t(u64, vtoe_urg_inq(vs), INT_MAX);
+	if (!msg->msg_inq && sock_flag(sk, SOCK_DONE))
+		msg->msg_inq = 1;
+	if (wanted)
+		put_cmsg(msg, SOL_TCP, TCP_CM_INQ, sizeof(msg->msg_inq), &msg->msg_inq);
+}
+
 int vtoe_recvmsg(struct socket *sock, struct msghdr *msg, size_t len, int flags)
 {
 	struct sock *sk = sock->sk;
@@ -486,5 +501,7 @@ int vtoe_recvmsg(struct socket *sock, struct msghdr *msg, size_t len, int flags)
 	/* A reader that waited through a fallback reads on there. */
 	if (ret <= 0 && vtoe_is_tcp(vs))
 		return vtoe_inner_recvmsg(vs, msg, len, flags);
+	if (ret >= 0 && !(flags & MSG_OOB))
+		tell_inq(sk, msg);
 	return ret;
 }

@@ -18,6 +18,7 @@
 #include "vtoe.h"
 
 #include <linux/sched/signal.h>
+#include <net/tcp.h>
 
 void vtoe_chunk_put(struct vtoe_chunk *chunk)
 {
@@ -482,6 +483,42 @@ static int fast_open(struct vtoe_sock *vs, struct msghdr *msg)
 	return 0;
 }
 
+/* TCP_NOTSENT_LOWAT */
+bool vtoe_stream_memory_free(const struct sock *sk, int wake)
+{
+	const struct vtoe_sock *vs = vtoe_sk(sk);
+	u64 unsent = READ_ONCE(vs->snd_end) - READ_ONCE(vs->snd_nxt);
+
+	return unsent << wake < tcp_notsent_lowat(&vs->as_tcp);
+}
+
+/* What was spliced is all there is: its end, which came with MSG_MORE, goes out. */
+void vtoe_splice_eof(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+	struct vtoe_sock *vs = vtoe_sk(sk);
+
+	if (vtoe_is_tcp(vs)) {
+		vtoe_tell_splice_eof(vs->inner);
+		return;
+	}
+	lock_sock(sk);
+	if (vs->conn && !vtoe_is_tcp(vs))
+		flush(vs, vs->cork);
+	release_sock(sk);
+}
+
+/* As TCP: control messages of SOL_SOCKET are looked at, and none has an effect. */
+static int check_control(struct sock *sk, struct msghdr *msg)
+{
+	struct sockcm_cookie cookie;
+
+	if (!msg->msg_controllen)
+		return 0;
+	sockcm_init(&cookie, sk);
+	return sock_cmsg_send(sk, msg, &cookie) ? -EINVAL : 0;
+}
+
 int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 {
 	struct sock *sk = sock->sk;
@@ -514,7 +551,7 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		err = -EOPNOTSUPP;
 		goto out_err;
 	}
-	err = get_uarg(sk, msg, &piece.uarg);
+	err = check_control(sk, msg) ?: get_uarg(sk, msg, &piece.uarg);
 	if (err)
 		goto out_err;
 	sk_clear_bit(SOCKWQ_ASYNC_NOSPACE, sk);

@@ -12,6 +12,7 @@
 #include <linux/in6.h>
 #include <linux/tcp.h>
 #include <linux/uaccess.h>
+#include <net/tcp.h>
 
 /* One of the options kept in struct vtoe_sock, or NULL. */
 static bool *bool_option(struct vtoe_sock *vs, int optname)
@@ -27,22 +28,30 @@ static bool *bool_option(struct vtoe_sock *vs, int optname)
 	return NULL;
 }
 
-static int *int_option(struct vtoe_sock *vs, int optname, int *dflt, int *min)
+/* What such a number may be, and what it is if it was not set. */
+struct limits {
+	int dflt, min, max;
+};
+
+static int *int_option(struct vtoe_sock *vs, int optname, struct limits *limits)
 {
-	*min = 1;
+	const struct netns_ipv4 *net = &sock_net(vtoe_sock(vs))->ipv4;
+
 	switch (optname) {
 	case TCP_KEEPIDLE:
-		*dflt = 7200;
+		*limits = (struct limits){ READ_ONCE(net->sysctl_tcp_keepalive_time) / HZ,
+					   1, MAX_TCP_KEEPIDLE };
 		return &vs->keepidle;
 	case TCP_KEEPINTVL:
-		*dflt = 75;
+		*limits = (struct limits){ READ_ONCE(net->sysctl_tcp_keepalive_intvl) / HZ,
+					   1, MAX_TCP_KEEPINTVL };
 		return &vs->keepintvl;
 	case TCP_KEEPCNT:
-		*dflt = 9;
+		*limits = (struct limits){ READ_ONCE(net->sysctl_tcp_keepalive_probes),
+					   1, MAX_TCP_KEEPCNT };
 		return &vs->keepcnt;
 	case TCP_USER_TIMEOUT:
-		*dflt = 0;
-		*min = 0;
+		*limits = (struct limits){ 0, 0, INT_MAX };
 		return &vs->user_timeout;
 	}
 	return NULL;
@@ -52,20 +61,42 @@ static bool pins(int level, int optname)
 {
 	switch (level) {
 	case SOL_SOCKET:
-		return optname == SO_MARK || optname == SO_TXTIME;
+		switch (optname) {
+		case SO_MARK:
+		case SO_TXTIME:
+		case SO_ATTACH_FILTER:
+		case SO_ATTACH_BPF:
+		case SO_ATTACH_REUSEPORT_CBPF:
+		case SO_ATTACH_REUSEPORT_EBPF:
+		case SO_TIMESTAMP_OLD:
+		case SO_TIMESTAMP_NEW:
+		case SO_TIMESTAMPNS_OLD:
+		case SO_TIMESTAMPNS_NEW:
+		case SO_TIMESTAMPING_OLD:
+		case SO_TIMESTAMPING_NEW:
+			return true;
+		}
+		return false;
 	case SOL_IP:
-		return optname == IP_TRANSPARENT || optname == IP_OPTIONS ||
+		return optname == IP_TRANSPARENT || optname == IP_OPTIONS || optname == IP_MINTTL ||
 		       optname == IP_IPSEC_POLICY || optname == IP_XFRM_POLICY;
 	case SOL_IPV6:
 		return optname == IPV6_TRANSPARENT || optname == IPV6_HOPOPTS ||
-		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR ||
+		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR || optname == IPV6_MINHOPCOUNT ||
 		       optname == IPV6_IPSEC_POLICY || optname == IPV6_XFRM_POLICY;
 	case SOL_TCP:
 		return optname == TCP_MD5SIG || optname == TCP_MD5SIG_EXT ||
 		       optname == TCP_ULP || optname == TCP_REPAIR ||
-		       optname == TCP_FASTOPEN_CONNECT;
+		       optname == TCP_FASTOPEN_CONNECT || optname == TCP_SAVE_SYN ||
+		       optname == VTOE_TCP_AO_ADD_KEY;
 	}
 	return false;
+}
+
+/* It would change what is on the wire, and the connection is offloaded. */
+static bool too_late(const struct vtoe_sock *vs, int level, int optname)
+{
+	return pins(level, optname) && !vtoe_is_tcp(vs) && READ_ONCE(vs->conn);
 }
 
 /* What a child was told, or has from its listener, before it had an inner socket. */
@@ -74,13 +105,14 @@ static void tell_inner(struct vtoe_sock *vs)
 	static const int names[] = {
 		TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT,
 	};
-	int dflt, min, value, *number;
+	struct limits limits;
+	int value, *number;
 	unsigned int i;
 	bool *flag;
 
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		flag = bool_option(vs, names[i]);
-		number = int_option(vs, names[i], &dflt, &min);
+		number = int_option(vs, names[i], &limits);
 		value = flag ? *flag : *number;
 		if (value) /* each was checked, or set there before */
 			vs->inner->ops->setsockopt(vs->inner, SOL_TCP, names[i],
@@ -122,8 +154,9 @@ static int set_vnet(struct vtoe_sock *vs, int optname, sockptr_t optval, unsigne
 /* What we act upon ourselves. lock_sock; true: the inner socket need not know. */
 static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
 {
-	int dflt, min, *number;
+	struct limits limits;
 	bool *flag, release;
+	int *number;
 
 	if (level != SOL_TCP)
 		return false;
@@ -135,13 +168,13 @@ static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
 			vtoe_push(vs); /* nothing is held any more */
 		return true;
 	}
-	number = int_option(vs, optname, &dflt, &min);
+	number = int_option(vs, optname, &limits);
 	if (number)
 		*number = value;
 	return number;
 }
 
-/* What children need of the inner socket, which softirq must not look at. lock_sock */
+/* What we and children need of the inner socket, which softirq must not look at. lock_sock */
 static void mirror(struct vtoe_sock *vs)
 {
 	const struct sock *isk = vs->inner->sk;
@@ -150,6 +183,8 @@ static void mirror(struct vtoe_sock *vs)
 	vs->inet.tos = inet_sk(isk)->tos;
 	vs->inet.uc_ttl = inet_sk(isk)->uc_ttl;
 	vs->as_tcp.rx_opt.user_mss = tcp_sk(isk)->rx_opt.user_mss;
+	WRITE_ONCE(vs->as_tcp.notsent_lowat, READ_ONCE(tcp_sk(isk)->notsent_lowat));
+	vs->as_tcp.recvmsg_inq = tcp_sk(isk)->recvmsg_inq;
 	/* as TCP counts it: by the retransmissions of a SYN-ACK */
 	vs->defer = times ? (1u << min_t(u8, times, 6)) - 1 : 0;
 }
@@ -158,18 +193,19 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 		      unsigned int optlen)
 {
 	struct vtoe_sock *vs = vtoe_sk(sock->sk);
-	int value = 0, dflt, min, err;
+	struct limits limits;
+	int value = 0, err;
 	bool ours;
 
 	if (level == SOL_VNET)
 		return set_vnet(vs, optname, optval, optlen);
 	if (level == SOL_IPV6 && optname == IPV6_ADDRFORM)
 		return -EINVAL;
-	if (pins(level, optname) && !vtoe_is_tcp(vs) && vs->conn)
+	if (too_late(vs, level, optname))
 		return -EOPNOTSUPP;
 
 	ours = level == SOL_TCP && (bool_option(vs, optname) ||
-				    int_option(vs, optname, &dflt, &min));
+				    int_option(vs, optname, &limits));
 	if (ours) {
 		if (optlen < sizeof(value))
 			return -EINVAL;
@@ -177,8 +213,8 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 			return -EFAULT;
 	}
 	if (!vs->inner && ours) {
-		if (!bool_option(vs, optname) && int_option(vs, optname, &dflt, &min) &&
-		    (value < min || (optname != TCP_USER_TIMEOUT && value > 32767)))
+		if (int_option(vs, optname, &limits) &&
+		    (value < limits.min || value > limits.max))
 			return -EINVAL;
 	} else {
 		err = vtoe_need_inner(vs);
@@ -205,7 +241,7 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 
 	if (level == SOL_SOCKET) {
 		/* The core would change under lock_sock() what our softirq does under vs->lock. */
-		if (optname == SO_RESERVE_MEM)
+		if (optname == SO_RESERVE_MEM || too_late(vs, level, optname))
 			return -EOPNOTSUPP;
 		err = sock_setsockopt(sock, level, optname, optval, optlen);
 		if (err)
@@ -222,6 +258,16 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 	err = set_locked(sock, level, optname, optval, optlen);
 	release_sock(sk);
 	return err;
+}
+
+/* A flag that TCP acts upon when it changes. */
+static void tell_flag(struct socket *inner, const struct sock *sk, enum sock_flags flag,
+		      int optname)
+{
+	int on = sock_flag(sk, flag);
+
+	if (sock_flag(inner->sk, flag) != on)
+		sock_setsockopt(inner, SOL_SOCKET, optname, KERNEL_SOCKPTR(&on), sizeof(on));
 }
 
 /* Flags are no atomic bits, and TCP changes others: written only for a change. */
@@ -247,15 +293,8 @@ void vtoe_sync_options(struct vtoe_sock *vs)
 	WRITE_ONCE(isk->sk_lingertime, READ_ONCE(sk->sk_lingertime));
 	copy_flag(isk, sk, SOCK_LINGER);
 	copy_flag(isk, sk, SOCK_ZEROCOPY);
-	if (isk->sk_state != TCP_CLOSE)
-		return;
-	isk->sk_reuse = sk->sk_reuse;
-	isk->sk_reuseport = sk->sk_reuseport;
-	isk->sk_mark = sk->sk_mark;
-	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
-	/* as pins(); TCP itself makes nothing of SO_TXTIME */
-	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME))
-		vs->pinned = VTOE_REASON_OPTION;
+	tell_flag(vs->inner, sk, SOCK_KEEPOPEN, SO_KEEPALIVE);
+	tell_flag(vs->inner, sk, SOCK_URGINLINE, SO_OOBINLINE);
 	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
 		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;
 		WRITE_ONCE(isk->sk_sndbuf, sk->sk_sndbuf);
@@ -264,8 +303,31 @@ void vtoe_sync_options(struct vtoe_sock *vs)
 		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
 		WRITE_ONCE(isk->sk_rcvbuf, sk->sk_rcvbuf);
 	}
-	if (sock_flag(sk, SOCK_KEEPOPEN))
-		sock_set_keepalive(isk);
+	if (isk->sk_state != TCP_CLOSE)
+		return;
+	isk->sk_reuse = sk->sk_reuse;
+	isk->sk_reuseport = sk->sk_reuseport;
+	isk->sk_mark = sk->sk_mark;
+	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
+	/* as pins(); TCP itself makes nothing of SO_TXTIME */
+	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME) || sock_flag(sk, SOCK_RCVTSTAMP) ||
+	    rcu_access_pointer(sk->sk_filter) || rcu_access_pointer(sk->sk_reuseport_cb))
+		vs->pinned = VTOE_REASON_OPTION;
+}
+
+/* As tcp_set_rcvlowat(). lock_sock */
+int vtoe_set_rcvlowat(struct sock *sk, int val)
+{
+	bool locked = sk->sk_userlocks & SOCK_RCVBUF_LOCK;
+	int most = locked ? sk->sk_rcvbuf : READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_rmem[2]);
+
+	val = min(val, most / 2);
+	WRITE_ONCE(sk->sk_rcvlowat, val ?: 1);
+	if (!locked && 2 * val > sk->sk_rcvbuf)
+		WRITE_ONCE(sk->sk_rcvbuf, 2 * val);
+	if (vtoe_rx_ready(vtoe_sk(sk)))
+		sk->sk_data_ready(sk);
+	return 0;
 }
 
 static int put_opt(char __user *optval, int __user *optlen, int len, const void *value,
@@ -331,15 +393,30 @@ static int get_vnet(struct vtoe_sock *vs, int optname, char __user *optval,
 	return -ENOPROTOOPT;
 }
 
+static int mtu_of(const struct vtoe_sock *vs)
+{
+	if (vtoe_addr_same_host(&vs->local, &vs->remote))
+		return READ_ONCE(sock_net(&vs->inet.sk)->loopback_dev->mtu);
+	return vs->conn->dev->mtu;
+}
+
 /* lock_sock; -EREMOTE: ask the inner socket */
 static int get_offloaded(struct vtoe_sock *vs, int level, int optname, char __user *optval,
 			 int __user *optlen, int len)
 {
+	struct limits limits;
 	struct tcp_info info;
-	int value, dflt, min, *number;
+	int value, *number;
 	bool *flag;
 
-	if (level != SOL_TCP || !vs->conn)
+	if (!vs->conn)
+		return -EREMOTE;
+	if ((level == SOL_IP && optname == IP_MTU) ||
+	    (level == SOL_IPV6 && optname == IPV6_MTU)) {
+		value = mtu_of(vs);
+		return put_opt(optval, optlen, len, &value, sizeof(value));
+	}
+	if (level != SOL_TCP)
 		return -EREMOTE;
 	switch (optname) {
 	case TCP_INFO:
@@ -350,10 +427,10 @@ static int get_offloaded(struct vtoe_sock *vs, int level, int optname, char __us
 		return put_opt(optval, optlen, len, &value, sizeof(value));
 	}
 	flag = bool_option(vs, optname);
-	number = int_option(vs, optname, &dflt, &min);
+	number = int_option(vs, optname, &limits);
 	if (vs->inner || (!flag && !number))
 		return -EREMOTE;
-	value = flag ? *flag : *number ?: dflt;
+	value = flag ? *flag : *number ?: limits.dflt;
 	return put_opt(optval, optlen, len, &value, sizeof(value));
 }
 

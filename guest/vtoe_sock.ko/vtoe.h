@@ -373,6 +373,9 @@ int vtoe_addr_to_user(const struct sock *sk, const struct vtoe_addr *addr,
 bool vtoe_addr_any(const struct vtoe_addr *addr);
 bool vtoe_addr_is_local(struct net *net, struct net_device *dev,
 			const struct vtoe_addr *addr);
+struct net_device *vtoe_addr_netdev(struct net *net, const struct vtoe_addr *addr);
+bool vtoe_addr_is_on(struct net *net, const struct net_device *dev,
+		     const struct vtoe_addr *addr);
 bool vtoe_addr_is_martian(struct net *net, struct net_device *dev,
 			  const struct vtoe_addr *local, const struct vtoe_addr *remote);
 bool vtoe_addr_same_host(const struct vtoe_addr *a, const struct vtoe_addr *b);
@@ -403,11 +406,14 @@ void vtoe_unlisten(struct vtoe_sock *vs);
 void vtoe_connect_request(struct vtoe_dev *dev, struct vtoe_sid *entry,
 			  const struct vtoe_event *ev);
 void vtoe_announce_all(struct vtoe_dev *dev);
+void vtoe_announce_moved(struct vtoe_dev *dev);
 void vtoe_child_ready(struct vtoe_sock *vs, bool good);
 void vtoe_child_answered(struct vtoe_sock *vs, u32 status);
 
 /* send.c */
 int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len);
+void vtoe_splice_eof(struct socket *sock);
+bool vtoe_stream_memory_free(const struct sock *sk, int wake);
 bool vtoe_xmit(struct vtoe_sock *vs); /* vs->lock; true: kick */
 bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags); /* vs->lock; true: kick */
 bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool *kick);
@@ -435,6 +441,7 @@ int vtoe_urg_recv(struct vtoe_sock *vs, struct msghdr *msg, size_t len, int flag
 /* poll.c */
 __poll_t vtoe_poll(struct file *file, struct socket *sock, poll_table *wait);
 int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg);
+int vtoe_queued(struct sock *sk, int cmd, int *value);
 void vtoe_write_space(struct sock *sk);
 
 /* fallback.c */
@@ -463,6 +470,7 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *optval,
 		    int __user *optlen);
 
+int vtoe_set_rcvlowat(struct sock *sk, int val);
 int vtoe_need_inner(struct vtoe_sock *vs); /* 0: it is there */
 void vtoe_sync_options(struct vtoe_sock *vs);
 void vtoe_path_of(struct vtoe_sock *vs, struct vnet_so_path *path); /* lock_sock, or RCU */
@@ -543,6 +551,7 @@ extern struct hlist_head vtoe_sks; /* all namespaces' */
 extern spinlock_t vtoe_sks_lock;
 void vtoe_sks_add(struct vtoe_sock *vs);
 void vtoe_sks_del(struct vtoe_sock *vs);
+bool vtoe_sks_taken(const struct vtoe_sock *vs);
 int vtoe_proc_init(void);
 void vtoe_proc_exit(void);
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* BPF programs that a cgroup has for bind() and connect(): they are asked, may refuse, and may change the address. */
+/*
+ * BPF programs that a cgroup has for bind(), connect() and setsockopt(): they are asked, may refuse, and may change the
+ * address. An accepted socket is of its listener's cgroup.
+ */
 #include <linux/bpf.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -24,7 +27,7 @@ static int load(enum bpf_attach_type type, bool allow, int port)
 {
 	struct bpf_insn insns[4];
 	union bpf_attr attr = {
-		.prog_type = BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+		.prog_type = type == BPF_CGROUP_SETSOCKOPT ? BPF_PROG_TYPE_CGROUP_SOCKOPT : BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 		.expected_attach_type = type,
 		.insns = (uintptr_t)insns,
 		.license = (uintptr_t)"GPL",
@@ -73,6 +76,32 @@ static void leave_group(int group)
 	close(group);
 	rmdir(GROUP "/test");
 	umount2(GROUP, MNT_DETACH);
+}
+
+/* What the group of a listener may not do, a socket that it has accepted may not, whoever accepts it. */
+static void accepted(int group)
+{
+	int no = load(BPF_CGROUP_SETSOCKOPT, false, 0), listener, fd, child, on = 1;
+	struct addr own;
+
+	check(no >= 0);
+	check(own_addr(&own, peer.v6));
+	set_port(&own, 7097);
+	listener = vnet_socket(peer.v6);
+	check(bind(listener, sa(&own), own.len) == 0 && listen(listener, 1) == 0);
+	fd = vnet_socket(peer.v6);
+	check(connect(fd, sa(&own), own.len) == 0);
+	child = accept(listener, NULL, NULL);
+	check(child >= 0);
+	check_offloaded(child);
+	attach(group, no, BPF_CGROUP_SETSOCKOPT, true);
+	check(setsockopt(listener, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == -1 && errno == EPERM);
+	check(setsockopt(child, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == -1 && errno == EPERM);
+	attach(group, no, BPF_CGROUP_SETSOCKOPT, false);
+	check(setsockopt(child, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == 0);
+	close(child);
+	close(fd);
+	close(listener);
 }
 
 static void client(void)
@@ -125,5 +154,7 @@ static void client(void)
 	attach(group, no_bind, bind_type, false);
 	check(bind(fd, sa(&other), other.len) == 0);
 	close(fd);
+
+	accepted(group);
 	leave_group(group);
 }

@@ -70,14 +70,21 @@ class Line:
             raise LabError("%s: setting it up failed (status %d):\n%s" % (
                 self.what, status, output.decode(errors="replace").strip()))
 
+    def give_up(self, why):
+        sessions, self.sessions = self.sessions, {}
+        for deliver in sessions.values():
+            deliver(GONE, why.encode())
+
+    def rebooted(self):
+        """Another guestd has said hello: nobody knows of the commands before."""
+        self.give_up("%s has rebooted" % self.what)
+
     def ended(self):
         """The system's process is gone: nobody must wait for it any longer."""
         why = "%s %s; its log is %s" % (self.what, self.child.ended(), self.log)
         if self.hello and not self.hello.done():
             self.hello.set_exception(LabError(why))
-        sessions, self.sessions = self.sessions, {}
-        for deliver in sessions.values():
-            deliver(GONE, why.encode())
+        self.give_up(why)
         if self.writer:
             self.writer.close()
             self.writer = self.left = None
@@ -92,7 +99,9 @@ class Line:
                     return
                 for session, kind, payload in self.parser.feed(data):
                     if kind == HELLO:
-                        if not self.hello.done():
+                        if self.hello.done():
+                            self.rebooted()
+                        else:
                             self.hello.set_result(struct.unpack("<I", payload)[0])
                         continue
                     deliver = self.sessions.get(session)

@@ -200,6 +200,25 @@ agents_and_guests_end() {
 	"$lab" restart guest g2 && until_guest 20 g2 'dmesg | grep -q "vtoe: up"'
 	result $? "a guest starts again"
 	run "offload to it: data intact" stream offloaded 8
+	reboots g2
+}
+
+process_of() { # GUEST: of its QEMU
+	"$lab" status --json | /usr/bin/python3 -c 'import json, sys
+print(*[r["pid"] for r in json.load(sys.stdin)["rows"] if r["role"] == "guest" and r["name"] == sys.argv[1]])' "$1"
+}
+
+# As users do it: firmware, kernel and driver find a device that was reset, in the same QEMU.
+reboots() { # GUEST
+	local boots process
+	process=$(process_of "$1")
+	boots=$("$lab" logs "$1" | grep -c "Linux version")
+	"$lab" qmp "$1" set-action '{"reboot": "reset"}' >/dev/null
+	in_guest "$1" sh -c 'echo b >/proc/sysrq-trigger' >/dev/null
+	until_guest 100 "$1" '[ -e /sys/class/net/vnet0 ] && ip -o address show dev vnet0 | grep -q fd00:77: && dmesg | grep -q "vtoe: up"' &&
+		[ "$("$lab" logs "$1" | grep -c "Linux version")" = $((boots + 1)) ] && [ "$(process_of "$1")" = "$process" ]
+	result $? "a guest reboots" "$("$lab" logs "$1" | tail -n 20)"
+	run "offload to it: data intact" stream offloaded 8
 }
 
 # ---- programs of their own, over the offload ----
@@ -231,7 +250,7 @@ offloaded_programs() { # NAME...
 
 all_socket_programs() {
 	local t
-	offloaded_programs connect accept epoll shutdown close signal messages uring urgent flags bind rights bulk fork options cgroup fallback
+	offloaded_programs connect accept epoll shutdown close signal messages uring urgent flags bind rights bulk fork options corners self cgroup fallback
 	for t in connect bulk; do
 		run "sock_$t, IPv6" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t" client fd00:77::2
 		run "sock_$t, in one guest" in_guest g1 env BULK_MB=4 "/build/tests/guest/sock_$t"
