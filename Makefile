@@ -11,7 +11,8 @@
 # make bench-rdma  the same hosts' figures: offload, TCP, raw RC
 # make soak        what takes longer than a check should
 # make lint        dependencies, sparse, shellcheck, spelling
-# make install     DESTDIR, PREFIX: daemons, library, vnet-takeover, modprobe.d, man pages
+# make install     DESTDIR, PREFIX: the daemons and all that is not a module, with man pages
+# make install-guest  in a guest: the modules for KDIR (default: the running kernel's), library and programs
 #
 # Everything is built under $(O); the source tree stays clean.
 
@@ -47,7 +48,7 @@ GUEST   := $(O)/guest/libvnetsock.so $(O)/guest/vnet-run $(O)/guest/vnet-ss $(O)
 # Not for the demo: takes clang and libbpf.
 BPF     := $(O)/guest/vnet-bpf
 
-.PHONY: all setup modules demo demo-programs check check-fast check-rdma bench bench-rdma soak lint install clean tests
+.PHONY: all setup modules demo demo-programs check check-fast check-rdma bench bench-rdma soak lint install install-guest clean tests
 all: $(DAEMONS) $(GUEST) $(BPF) tests
 
 # Objects that only a test program needs are kept, too.
@@ -185,15 +186,31 @@ soak: setup
 lint:
 	@tests/lint
 
-install: all
+install: $(DAEMONS) $(BPF) install-programs
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(DAEMONS)
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run $(O)/guest/vnet-ss $(BPF)
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BPF)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 host/*/*.8
+
+.PHONY: install-programs
+install-programs: $(GUEST)
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(O)/guest/vnet-run $(O)/guest/vnet-ss
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(O)/guest/libvnetsock.so
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin guest/vnet-takeover
 	install -D -m 644 guest/modprobe.conf $(DESTDIR)$(PREFIX)/lib/modprobe.d/vnet.conf
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 host/*/*.8 guest/*.8
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 guest/*.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 guest/libvnetsock/*.7
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 guest/*.1 guest/libvnetsock/*.1
+
+# Modules are built in a mirror of links, as above.
+KDIR ?= /lib/modules/$(shell uname -r)/build
+MIRROR = $(abspath $(O))/mirror/this
+install-guest: install-programs
+	@[ -e $(KDIR)/Makefile ] || { echo "no kernel headers in $(KDIR): install linux-headers-amd64, or set KDIR" >&2; exit 1; }
+	mkdir -p $(MIRROR)
+	cp -rsf $(CURDIR)/guest $(CURDIR)/proto $(MIRROR)/
+	$(MAKE) -C $(KDIR) M=$(MIRROR)/guest modules
+	$(MAKE) -C $(KDIR) M=$(MIRROR)/guest $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+	depmod $(if $(DESTDIR),-b $(DESTDIR)) $$($(MAKE) -s -C $(KDIR) kernelrelease)
 
 clean:
 	rm -rf $(O)
