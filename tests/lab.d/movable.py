@@ -14,7 +14,7 @@ import common
 from common import LabError
 
 PROGRAMS = """sh bash awk basename cat dmesg env ethtool grep head ip ln ls md5sum mkdir modprobe ping readlink rm rmmod sed sleep
-    socat tail timeout touch"""
+    socat tail tee timeout touch"""
 FILES = "etc/passwd etc/group etc/protocols etc/services"
 MODULES = ["virtio_net", "vnet_pv", "vtoe_sock"]
 TREE = ["dev", "etc", "lab", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "vnet"]

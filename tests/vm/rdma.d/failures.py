@@ -13,9 +13,9 @@ RESET = "Connection reset by peer"
 
 
 def flows(lab):
-    """From g1 to g2: a stream, and a connection whose program only waits."""
+    """From g1 to g2: a stream, and a connection whose program only waits: the server, having been told that a stream comes, too."""
     lab.background("g1", "%s stream %s 6000 --seconds 10000" % (BENCH, G2), "/tmp/stream")
-    lab.background("g1", "exec 3<>/dev/tcp/%s/6000 && cat <&3" % G2, "/tmp/idle")
+    lab.background("g1", "exec 3<>/dev/tcp/%s/6000 && printf S >&3 && cat <&3" % G2, "/tmp/idle")
     lab.until("g1", "[ $(grep -c ' %s:6000 vtoe none .* %s ' /proc/net/vnet_sock) = 2 ]" % (G2, lab.fabric))
     if not moves(lab):
         raise Failure(lab.ended("g1", "/tmp/stream"))

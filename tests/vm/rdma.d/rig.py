@@ -137,7 +137,10 @@ class Lab:
         return int(self.host(host, "cat /sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts"))
 
     def wait_no_sockets(self, guest):
-        self.until(guest, '[ "$(grep -cE " (vtoe|-) " /proc/net/vnet_sock)" = 0 ]')
+        try:
+            self.until(guest, '[ "$(grep -cE " (vtoe|-) " /proc/net/vnet_sock)" = 0 ]')
+        except subprocess.TimeoutExpired:
+            raise Failure("%s still has sockets:\n%s" % (guest, self.sockets(guest))) from None
 
     def rdma_resources(self, host):
         """Queue pairs, connection ids, regions and the like that processes of a host hold; the kernel's own do not count."""

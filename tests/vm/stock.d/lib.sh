@@ -163,8 +163,8 @@ multiqueue() {
 	run "two queue pairs are in use" in_guest g1 sh -c 'ethtool -l vnet0 | awk "/^Combined/ { n = \$2 } END { exit n != 2 }"'
 	# What comes by one link comes by one queue: two peers are two queues.
 	in_guest g3 iperf3 -s -D >/dev/null
-	run "4 streams to g2" in_guest g1 iperf3 -c g2 -t 1 -P 4
-	run "4 streams to g3" in_guest g1 iperf3 -c g3 -t 1 -P 4
+	run "streams to g2" in_guest g1 iperf3 -c g2 -t 1 -P 12
+	run "streams to g3" in_guest g1 iperf3 -c g3 -t 1 -P 12
 	run "4 streams from g3" in_guest g1 iperf3 -c g3 -t 1 -P 4 -R
 	run "frames went out by both" used 1 3
 	run "and came in by both" used 0 2
