@@ -191,12 +191,13 @@ void vtoe_unlisten(struct vtoe_sock *vs)
 static void inherit_cgroup(struct sock *sk, const struct sock *from)
 {
 #ifdef CONFIG_SOCK_CGROUP_DATA
+	struct sock_cgroup_data data = from->sk_cgrp_data;
 	struct cgroup *old = sock_cgroup_ptr(&sk->sk_cgrp_data);
-	struct cgroup *new = sock_cgroup_ptr(&from->sk_cgrp_data);
+	struct cgroup *new = sock_cgroup_ptr(&data);
 
 	cgroup_get(new);
 	cgroup_bpf_get(new);
-	sk->sk_cgrp_data = from->sk_cgrp_data;
+	sk->sk_cgrp_data = data;
 	cgroup_bpf_put(old);
 	cgroup_put(old);
 #endif

@@ -93,9 +93,14 @@ static bool pins(int level, int optname)
 	return false;
 }
 
-/* It would change what is on the wire, and the connection is offloaded. */
+/* It would change what is on the wire, or make somebody wait in vain, and the connection is offloaded. */
 static bool too_late(const struct vtoe_sock *vs, int level, int optname)
 {
+	/* What came with a message, and does not come then, nobody waits for. */
+	if (level == SOL_SOCKET &&
+	    (optname == SO_TIMESTAMP_OLD || optname == SO_TIMESTAMP_NEW ||
+	     optname == SO_TIMESTAMPNS_OLD || optname == SO_TIMESTAMPNS_NEW))
+		return false;
 	return pins(level, optname) && !vtoe_is_tcp(vs) && READ_ONCE(vs->conn);
 }
 
