@@ -10,6 +10,10 @@
  * interrupt; their answers are collected whenever NAPI runs, LAZY_DELAY later
  * at the latest. CLOSE at the orderly end of a connection only frees: it does
  * not even ring (quiet), but goes along with the next command or by that time.
+ *
+ * The same work reaps the SWQ, twice a second, until it is empty: what the host has
+ * given back of a connection that is over would wait for the next message of
+ * another, and hold its socket until then.
  */
 #include "vtoe.h"
 
@@ -17,6 +21,7 @@
 #include <linux/slab.h>
 
 #define LAZY_DELAY msecs_to_jiffies(4)
+#define REAP_DELAY (HZ / 2)
 
 struct vtoe_cr *vtoe_cr_alloc(u16 opcode, struct vtoe_sid *entry, gfp_t gfp)
 {
@@ -66,8 +71,10 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 			collect = !virtqueue_enable_cb(dev->cr);
 		vtoe_stat_add(dev_net(dev->netdev), VTOE_STAT_COMMANDS, 1);
 		/* In here: who closes the queue cancels the work then. */
-		if (lazy && !delayed_work_pending(&dev->lazy_work))
-			queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
+		if (lazy && (!delayed_work_pending(&dev->lazy_work) || dev->lazy_slow)) {
+			dev->lazy_slow = false;
+			mod_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
+		}
 	}
 	if (collect)
 		napi_schedule(&dev->napi);
@@ -82,14 +89,17 @@ bool vtoe_cr_send(struct vtoe_dev *dev, struct vtoe_cr *cr)
 void vtoe_cr_lazy_work(struct work_struct *work)
 {
 	struct vtoe_dev *dev = container_of(to_delayed_work(work), struct vtoe_dev, lazy_work);
+	bool commands = READ_ONCE(dev->cr_used);
 
-	if (!READ_ONCE(dev->cr_used) || !READ_ONCE(dev->cr_open))
+	if (!READ_ONCE(dev->cr_open) || (!commands && !READ_ONCE(dev->swq_used)))
 		return;
-	vtoe_kick(dev, dev->cr, &dev->cr_lock);
+	if (commands)
+		vtoe_kick(dev, dev->cr, &dev->cr_lock);
 	local_bh_disable();
 	napi_schedule(&dev->napi);
 	local_bh_enable();
-	queue_delayed_work(vtoe_wq, &dev->lazy_work, LAZY_DELAY);
+	WRITE_ONCE(dev->lazy_slow, !commands);
+	queue_delayed_work(vtoe_wq, &dev->lazy_work, commands ? LAZY_DELAY : REAP_DELAY);
 }
 
 /* Answers, oldest first. */

@@ -292,6 +292,7 @@ struct vtoe_dev {
 	u32 cr_used;
 	u32 cr_urgent;	/* commands under way that are not lazy */
 	struct delayed_work lazy_work;
+	bool lazy_slow;	/* it comes for the SWQ alone */
 
 	spinlock_t swq_lock; /* SWQ, swq_waiters */
 	struct list_head swq_waiters;
