@@ -55,7 +55,10 @@ static inline int vtoe_inet_recv_error(struct sock *sk, struct msghdr *msg, int 
 #define vtoe_accept_flags flags
 #endif
 
-/* sendpage() went in 6.5, MSG_SPLICE_PAGES came, and who splices says when he has come to the end. */
+/*
+ * sendpage() went in 6.5, MSG_SPLICE_PAGES came, and who splices says when he
+ * has come to the end.
+ */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
 #define VTOE_OPS_SENDPAGE .sendpage = sock_no_sendpage,
 #define VTOE_OPS_SPLICE_EOF

@@ -82,7 +82,8 @@ static bool pins(int level, int optname)
 		       optname == IP_IPSEC_POLICY || optname == IP_XFRM_POLICY;
 	case SOL_IPV6:
 		return optname == IPV6_TRANSPARENT || optname == IPV6_HOPOPTS ||
-		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR || optname == IPV6_MINHOPCOUNT ||
+		       optname == IPV6_DSTOPTS || optname == IPV6_RTHDR ||
+		       optname == IPV6_MINHOPCOUNT ||
 		       optname == IPV6_IPSEC_POLICY || optname == IPV6_XFRM_POLICY;
 	case SOL_TCP:
 		return optname == TCP_MD5SIG || optname == TCP_MD5SIG_EXT ||
@@ -93,7 +94,7 @@ static bool pins(int level, int optname)
 	return false;
 }
 
-/* It would change what is on the wire, or make somebody wait in vain, and the connection is offloaded. */
+/* It would change the wire, or have somebody wait in vain, and the connection is offloaded. */
 static bool too_late(const struct vtoe_sock *vs, int level, int optname)
 {
 	/* What came with a message, and does not come then, nobody waits for. */
