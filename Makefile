@@ -201,16 +201,16 @@ install-programs: $(GUEST)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 guest/libvnetsock/*.7
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 guest/*.1 guest/libvnetsock/*.1
 
-# Modules are built in a mirror of links, as above.
+# Modules are built in a mirror of links, as above; unsigned, since the key of the distribution's kernel is not here.
 KDIR ?= /lib/modules/$(shell uname -r)/build
 MIRROR = $(abspath $(O))/mirror/this
 install-guest: install-programs
 	@[ -e $(KDIR)/Makefile ] || { echo "no kernel headers in $(KDIR): install linux-headers-amd64, or set KDIR" >&2; exit 1; }
 	mkdir -p $(MIRROR)
 	cp -rsf $(CURDIR)/guest $(CURDIR)/proto $(MIRROR)/
-	$(MAKE) -C $(KDIR) M=$(MIRROR)/guest modules
-	$(MAKE) -C $(KDIR) M=$(MIRROR)/guest $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
-	depmod $(if $(DESTDIR),-b $(DESTDIR)) $$($(MAKE) -s -C $(KDIR) kernelrelease)
+	$(MAKE) -C $(KDIR) M=$(MIRROR)/guest CONFIG_DEBUG_INFO_BTF_MODULES= modules
+	$(MAKE) -C $(KDIR) M=$(MIRROR)/guest CONFIG_MODULE_SIG_ALL= $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+	depmod $(if $(DESTDIR),-b $(DESTDIR)) $$(modinfo -F vermagic $(MIRROR)/guest/vnet_pv.ko/vnet_pv.ko | cut -d' ' -f1)
 
 clean:
 	rm -rf $(O)
