@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Everything that differs between the kernels we build for: Debian's 6.1 and
- * 6.12, and the newest of its backports (7.2). No other file asks for
+ * 6.12, and the newest of its backports (7.3). No other file asks for
  * LINUX_VERSION_CODE.
  */
 #ifndef VTOE_COMPAT_H

@@ -134,7 +134,7 @@ int vtoe_queued(struct sock *sk, int cmd, int *value)
 		release_sock(sk);
 		return err;
 	}
-	err = vs->inner ? 0 : vtoe_inner_create(vs);
+	err = vtoe_need_inner(vs);
 	release_sock(sk);
 	return err ?: vtoe_ask_inner(vs->inner->sk, cmd, value);
 }
@@ -149,7 +149,7 @@ int vtoe_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 	lock_sock(sock->sk);
 	ours = ours && vs->conn && !vtoe_is_tcp(vs);
 	/* What asks for interfaces and routes, not for this socket, inet answers. */
-	err = ours || vs->inner ? 0 : vtoe_inner_create(vs);
+	err = ours ? 0 : vtoe_need_inner(vs);
 	release_sock(sock->sk);
 	if (err)
 		return err;

@@ -301,14 +301,6 @@ void vtoe_sync_options(struct vtoe_sock *vs)
 	copy_flag(isk, sk, SOCK_ZEROCOPY);
 	tell_flag(vs->inner, sk, SOCK_KEEPOPEN, SO_KEEPALIVE);
 	tell_flag(vs->inner, sk, SOCK_URGINLINE, SO_OOBINLINE);
-	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
-		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;
-		WRITE_ONCE(isk->sk_sndbuf, sk->sk_sndbuf);
-	}
-	if (sk->sk_userlocks & SOCK_RCVBUF_LOCK) {
-		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
-		WRITE_ONCE(isk->sk_rcvbuf, sk->sk_rcvbuf);
-	}
 	if (isk->sk_state != TCP_CLOSE)
 		return;
 	isk->sk_reuse = sk->sk_reuse;
@@ -319,6 +311,14 @@ void vtoe_sync_options(struct vtoe_sock *vs)
 	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME) || sock_flag(sk, SOCK_RCVTSTAMP) ||
 	    rcu_access_pointer(sk->sk_filter) || rcu_access_pointer(sk->sk_reuseport_cb))
 		vs->pinned = VTOE_REASON_OPTION;
+	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
+		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;
+		WRITE_ONCE(isk->sk_sndbuf, sk->sk_sndbuf);
+	}
+	if (sk->sk_userlocks & SOCK_RCVBUF_LOCK) {
+		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
+		WRITE_ONCE(isk->sk_rcvbuf, sk->sk_rcvbuf);
+	}
 }
 
 /* As tcp_set_rcvlowat(). lock_sock */

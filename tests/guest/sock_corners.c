@@ -27,7 +27,7 @@ static struct addr own_at(int port)
 /* Nobody who comes now may be offloaded past what the listener demands. */
 static void pinned_listener(void)
 {
-	struct addr at = own_at(7005);
+	struct addr at = own_at(7025);
 	int listener = listener_on(&at, 5), fd, one;
 
 	if (peer.v6)
@@ -56,7 +56,7 @@ static int bound(struct addr *at)
 
 static void same_names(void)
 {
-	struct addr at = own_at(7006);
+	struct addr at = own_at(7026);
 	int first = bound(&at), second = bound(&at);
 	struct linger none = { .l_onoff = 1 };
 
@@ -76,7 +76,7 @@ static void *polls(void *arg)
 /* It is never more than the buffer may come to hold, and counts at once. */
 static void low_water(void)
 {
-	struct addr at = own_at(7007);
+	struct addr at = own_at(7027);
 	int listener = listener_on(&at, 5), fd, one;
 	static char data[65536];
 	pthread_t thread;
@@ -139,7 +139,7 @@ static void end_of_file(void)
 
 static void numbers(void)
 {
-	struct addr at = own_at(7008);
+	struct addr at = own_at(7028);
 	int listener = listener_on(&at, 5), fd = dial(&at), one = accept(listener, NULL, NULL);
 	int value = 200;
 
@@ -202,8 +202,8 @@ static void other_interface(void)
 	struct addr any, lo;
 	int listener, fd;
 
-	set_addr(&any, peer.v6 ? "::" : "0.0.0.0", 7010);
-	set_addr(&lo, peer.v6 ? "::1" : "127.0.0.1", 7010);
+	set_addr(&any, peer.v6 ? "::" : "0.0.0.0", 7030);
+	set_addr(&lo, peer.v6 ? "::1" : "127.0.0.1", 7030);
 	listener = vnet_socket(peer.v6);
 	check(setsockopt(listener, SOL_SOCKET, SO_BINDTODEVICE, "vnet0", 6) == 0);
 	check(bind(listener, sa(&any), any.len) == 0 && listen(listener, 5) == 0);
