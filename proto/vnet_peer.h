@@ -28,6 +28,15 @@
  * messages, made by the RDMA connection manager with vnet_lane_cm as private
  * data. There an RST is answered by an RST, once, and its counts tell how many
  * messages are still on their way (docs/abi-spike.md).
+ *
+ * A side that wants DATA written into memory of its agent's says so when the
+ * lane is made, and where by a RING before its first REQ or REP; the passive side
+ * after it has heard the active one. Then the other side may carry DATA of a
+ * class by RDMA WRITE with immediate (IBTA vol. 1 section 9.4.3) of header and
+ * payload into the next slot, in place of a SEND. The immediate is the number of
+ * the slot, big-endian. Over iWARP, which has none, an empty SEND behind the WRITE
+ * takes its place. An element of the shared receive queue is used up either way,
+ * so the credit is the same.
  */
 #ifndef VNET_PEER_H
 #define VNET_PEER_H
@@ -112,6 +121,9 @@ VNET_ASSERT_SIZE(vnet_lane_hello_reply, 16);
 #define VNET_LANE_QP_LARGE 1   /* bound to the SRQ of VNET_RWQ_LARGE */
 #define VNET_LANE_QP_CONTROL 2 /* receive buffers of the agent's own */
 
+/* struct vnet_lane_cm.flags */
+#define VNET_LANE_F_RING 0x01 /* the sender of this will say RING */
+
 /*
  * RDMA CM private data of the requests and replies that make a verbs lane.
  * Always sent whole: the length does not survive (a request carries 56 bytes
@@ -122,7 +134,7 @@ struct vnet_lane_cm {
 	__le32 magic; /* VNET_PEER_MAGIC */
 	__le16 version;
 	__u8 kind; /* VNET_LANE_QP_* */
-	__u8 reserved;
+	__u8 flags; /* VNET_LANE_F_*, of the control queue pair */
 	__le32 recv_bufs; /* control messages that the sender of this can take at first */
 	__le32 reserved1;
 	__u8 token[VNET_TOKEN_LEN];
@@ -157,5 +169,19 @@ struct vnet_lane_rej {
 	__le32 sent[VNET_RWQ_CLASSES]; /* RST: messages the sender has sent in all */
 };
 VNET_ASSERT_SIZE(vnet_lane_rej, 16);
+
+/* Payload of VTOE_MSG_RING: a ring of slots for each class; slots 0: none. */
+struct vnet_lane_ring_class {
+	__le64 addr; /* of slot 0, as the device knows it */
+	__le32 rkey;
+	__le32 slots; /* DATA that is written goes to 0, 1, ... slots - 1, 0, ... */
+	__le32 slot_size; /* bytes, the message header included */
+	__le32 reserved;
+};
+
+struct vnet_lane_ring {
+	struct vnet_lane_ring_class ring[VNET_RWQ_CLASSES];
+};
+VNET_ASSERT_SIZE(vnet_lane_ring, 48);
 
 #endif /* VNET_PEER_H */

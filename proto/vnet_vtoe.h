@@ -254,6 +254,7 @@ enum vtoe_msg_type {
 	VTOE_MSG_FIN = 19,
 	VTOE_MSG_RST = 20,
 	VTOE_MSG_NOP = 21,
+	VTOE_MSG_RING = 22, /* verbs lanes: vnet_lane_ring, id 0 */
 };
 
 /* The sender has more bytes queued than it has credit for. */

@@ -32,7 +32,7 @@
 
 struct parse {
 	struct iba_config *cfg;
-	bool poll_seen, max_seen, progress_seen;
+	bool poll_seen, max_seen, progress_seen, transfer_seen;
 };
 
 static const char *const fabric_names[] = {
@@ -181,6 +181,21 @@ static int parse_rdma(const struct conf_line *line, void *ctx)
 	return 0;
 }
 
+static int parse_rdma_transfer(const struct conf_line *line, void *ctx)
+{
+	struct parse *p = ctx;
+
+	if (p->transfer_seen)
+		return twice(line);
+	p->transfer_seen = true;
+	if (!strcmp(line->argv[1], "write"))
+		p->cfg->rdma_write = true;
+	else if (strcmp(line->argv[1], "send"))
+		return conf_error(line, "expected send or write, not \"%s\"",
+				  line->argv[1]);
+	return 0;
+}
+
 static int parse_key_file(const struct conf_line *line, void *ctx)
 {
 	struct iba_config *cfg = ((struct parse *)ctx)->cfg;
@@ -268,8 +283,14 @@ static int parse_poll(const struct conf_line *line, void *ctx)
 		p->cfg->spin_us = 0;
 		return 0;
 	}
+	if (!strcmp(line->argv[1], "busy")) {
+		if (line->argc > 2)
+			return conf_error(line, "poll busy takes no time");
+		p->cfg->spin_us = IBA_SPIN_BUSY;
+		return 0;
+	}
 	if (strcmp(line->argv[1], "adaptive"))
-		return conf_error(line, "expected event or adaptive, not \"%s\"",
+		return conf_error(line, "expected event, adaptive or busy, not \"%s\"",
 				  line->argv[1]);
 	p->cfg->spin_us = SPIN_US_DEFAULT;
 	if (line->argc == 2)
@@ -365,11 +386,12 @@ static const struct conf_directive directives[] = {
 	{ "listen", 1, 1, "ADDR[:PORT]", parse_listen },
 	{ "data", 1, 1, "ADDR[:PORT-PORT]", parse_data },
 	{ "rdma", 1, IBA_RDMA_MAX, "ADDR...", parse_rdma },
+	{ "rdma-transfer", 1, 1, "send|write", parse_rdma_transfer },
 	{ "key-file", 1, 1, "PATH", parse_key_file },
 	{ "socket", 1, 1, "PATH", parse_socket },
 	{ "fabric", 1, IBA_FABRICS_MAX, "local|verbs|tcp...", parse_fabric },
 	{ "peer", 3, 2 + IBA_FABRICS_MAX, PEER_USAGE, parse_peer },
-	{ "poll", 1, 2, "event | adaptive [USEC]", parse_poll },
+	{ "poll", 1, 2, "event | adaptive [USEC] | busy", parse_poll },
 	{ "max-connections", 1, 1, "N", parse_max_connections },
 	{ "progress-events", 1, 1, "on|off", parse_progress },
 	{ "user", 1, 1, "NAME", parse_user },

@@ -42,11 +42,13 @@ struct iba_config {
 	struct sockaddr_storage rdma[IBA_RDMA_MAX];
 	unsigned int rdma_count;
 	bool rdma_set;
+	bool rdma_write; /* peers are to write DATA, not to send it */
 	char key_file[PATH_MAX];
 	char socket_path[108];
 	uint16_t fabric[IBA_FABRICS_MAX]; /* VTOE_FABRIC_*, in the order to try */
 	unsigned int fabric_count;
 	uint32_t spin_us; /* 0: event driven */
+#define IBA_SPIN_BUSY UINT32_MAX /* never sleep */
 	uint32_t max_connections; /* of one VM */
 	bool progress_events;
 	char user[IBA_USER_LEN]; /* to become after start-up */

@@ -2,7 +2,8 @@
 /*
  * Fabric `verbs`: the ops, and how DATA goes out.
  *
- * Theory of operation. A DATA message is one SEND on the queue pair of its class:
+ * Theory of operation. A DATA message is one SEND on the queue pair of its class
+ * (or one WRITE, if the peer has offered a ring: verbs_ring.c):
  * [header, in our memory][the guest's buffers]. The header was copied out of guest
  * memory once and checked (send.c); what is sent is ours, so a guest cannot change
  * it on its way. Short messages go inline: the device's driver copies them into
@@ -15,6 +16,8 @@
 
 #include <errno.h>
 #include <string.h>
+
+#define HDR ((uint32_t)sizeof(struct vtoe_msg_hdr))
 
 /* Payload behind the header. 0, or what the guest was told not to exceed. */
 static int fill_sge(const struct iba_vvm *vvm, const struct iba_slot *slot,
@@ -45,14 +48,15 @@ static bool post(struct iba_vpath *path, const struct iba_slot *slot,
 	struct iba_vvm *vvm = lane->vvm;
 	unsigned int class = slot->len <= path->conn->peer_buf_size[VNET_RWQ_SMALL] ?
 				     VNET_RWQ_SMALL : VNET_RWQ_LARGE;
-	bool in_line = sizeof(struct vtoe_msg_hdr) + slot->len <= lane->inline_max;
+	bool in_line = HDR + slot->len <= lane->inline_max;
 	struct ibv_send_wr wr = {
 		.wr_id = iba_v_id(IBA_V_TX, class, slot->head, vvm->number),
 		.sg_list = sge,
 		.num_sge = n,
 		.opcode = IBV_WR_SEND,
 		.send_flags = in_line ? IBV_SEND_INLINE : 0,
-	}, *bad;
+	}, tell, *bad;
+	bool write = iba_wring_place(lane, class, HDR + slot->len, &wr, &tell);
 
 	if (ibv_post_send(lane->qp[class].id->qp, &wr, &bad)) {
 		iba_vlane_fail(lane, VTOE_REASON_LANE_LOST,
@@ -63,6 +67,7 @@ static bool post(struct iba_vpath *path, const struct iba_slot *slot,
 	path->sent[class]++;
 	lane->stats.tx_msgs++;
 	lane->stats.tx_bytes += slot->len;
+	lane->stats.tx_writes += write;
 	lane->stats.tx_inline += in_line;
 	lane->stats.tx_inline_bytes += in_line ? slot->len : 0;
 	return true;

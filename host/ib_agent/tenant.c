@@ -176,8 +176,13 @@ static bool run_pass(struct iba_tenant *t)
 /* Polls on: true, having offered the CPU to others. */
 static bool spin(struct iba_tenant *t)
 {
-	uint64_t now = loop_now_us();
+	uint64_t now;
 
+	if (t->cfg->spin_us == IBA_SPIN_BUSY) {
+		sched_yield();
+		return true;
+	}
+	now = loop_now_us();
 	if (now - t->last_work_us >= t->cfg->spin_us || now < t->spin_after_us)
 		return false;
 	sched_yield();

@@ -13,7 +13,7 @@
  *    │             queue (SRQ) a class, what is promised of them (verbs_mem.c);
  *    │             what the other fabrics need of it (verbs_loop.c)
  *    └─ iba_vlane  three queue pairs between two VMs (verbs_open.c, verbs_cm.c,
- *        │          verbs_lane.c)
+ *        │          verbs_lane.c); what the peer writes into (verbs_ring.c)
  *        └─ iba_vpath  a connection's half on its lane; may outlive it
  *
  * Messages go out by fabric_verbs.c (DATA) and verbs_ctrl.c (all others), and
@@ -52,6 +52,7 @@ struct iba_vdev {
 	struct ibv_cq *cq;
 	struct loop_fd *channel_source, *async_source;
 	struct ibv_device_attr attr;
+	bool immediates; /* it has them: not iWARP */
 	uint32_t cqe_needed;
 	struct ibv_wc wc[IBA_V_WC]; /* taken, not handled yet */
 	unsigned int wc_next, wc_count;
@@ -105,9 +106,24 @@ struct iba_vctrl { /* a control message that waits */
 _Static_assert(offsetof(struct iba_vctrl, body) == sizeof(struct vtoe_msg_hdr),
 	       "sent as one piece");
 
+struct iba_wring { /* ours, of a class; mem NULL: there is none */
+	uint8_t *mem;
+	struct ibv_mr *mr;
+	uint32_t slots, slot_size; /* bytes */
+	uint32_t next; /* that will be written */
+};
+
+struct iba_wring_peer { /* slots 0, slot_size 0: none was offered */
+	uint64_t addr;
+	uint32_t rkey, slots, slot_size;
+	uint32_t next; /* to be written */
+};
+
 struct iba_vlane_stats {
 	uint64_t tx_msgs, tx_bytes, tx_inline, tx_inline_bytes;
+	uint64_t tx_writes; /* of tx_msgs, by WRITE */
 	uint64_t rx_msgs, rx_bytes, rx_early, rx_recycled;
+	uint64_t rx_writes, rx_copied_bytes; /* out of our ring */
 	uint64_t ctrl_tx, ctrl_rx, ctrl_waits, nops;
 };
 
@@ -121,6 +137,7 @@ struct iba_vlane {
 	uint8_t state; /* enum iba_vlane_state */
 	bool active, dirty;
 	bool on_srqs; /* counted in vvm->lanes */
+	bool ring_due, ring_said; /* the peer owes us a RING; we have said ours */
 	const char *failed; /* ends when the pass flushes it */
 	enum vtoe_reason reason, failed_reason;
 	struct vtoe_addr agent; /* active: whose */
@@ -144,8 +161,10 @@ struct iba_vlane {
 	struct ibv_mr *ctrl_mr;
 	uint32_t tx_pending; /* control SENDs that have not completed */
 	uint32_t tx_next;    /* slot of the next; they complete in order */
-	struct iba_vctrl *ring; /* size is a power of two */
-	uint32_t ring_size, ring_first, ring_count;
+	struct iba_vctrl *fifo; /* size is a power of two */
+	uint32_t fifo_size, fifo_first, fifo_count;
+	struct iba_wring in_ring[VNET_RWQ_CLASSES];
+	struct iba_wring_peer out_ring[VNET_RWQ_CLASSES];
 	struct iba_vlane_stats stats;
 	TAILQ_ENTRY(iba_vlane) link, dirty_link, dead_link;
 };
@@ -201,7 +220,7 @@ struct iba_vvm {
 	void *own; /* the agent's headers, registered */
 	struct ibv_mr *own_mr;
 	struct vtoe_msg_hdr *tx_hdr; /* one per descriptor head of the SWQ */
-	struct iba_vlane **tx_lane; /* whose SEND has not completed; NULL: none */
+	struct iba_vlane **tx_lane; /* whose SEND or WRITE has not completed; NULL: none */
 	uint16_t tx_num;
 	struct ibv_srq *srq[VNET_RWQ_CLASSES];
 	struct iba_vrx *rx[VNET_RWQ_CLASSES];
@@ -240,12 +259,13 @@ struct iba_verbs {
 	struct log_ratelimit log;
 	uint64_t memlock; /* RLIMIT_MEMLOCK, which the sandbox does not let us ask */
 	uint64_t refused; /* requests for queue pairs */
+	size_t ring_bytes; /* of all rings that peers may write into */
 };
 
 /* ---- work request ids ---- */
 
 enum iba_v_work { IBA_V_RX = 1, IBA_V_TX, IBA_V_CTRL_RX_WORK, IBA_V_CTRL_TX_WORK,
-		  IBA_V_LOOP };
+		  IBA_V_LOOP, IBA_V_WRITE /* a SEND follows: TX */ };
 
 static inline uint64_t iba_v_id(enum iba_v_work work, unsigned int class,
 				uint16_t head, uint32_t vvm)
@@ -259,6 +279,8 @@ static inline uint64_t iba_v_id(enum iba_v_work work, unsigned int class,
 /* 0, or -errno: the device cannot have n more completions under way. */
 int iba_vdev_reserve(struct iba_vdev *dev, uint32_t n);
 void iba_vdev_release(struct iba_vdev *dev, uint32_t n);
+/* Work requests that n messages may take. */
+uint32_t iba_vdev_sends(const struct iba_vdev *dev, uint32_t n);
 struct iba_vqp *iba_vdev_qp(struct iba_vdev *dev, uint32_t number);
 void iba_vdev_dead(struct iba_vdev *dev, const char *why);
 /* One whose device lives, in turn; of the family of `like` unless NULL. */
@@ -360,11 +382,38 @@ void iba_vctrl_last_credit(struct iba_vpath *path);
 void iba_vctrl_answer(struct iba_vlane *lane, enum vtoe_msg_type type,
 		      uint32_t cid, enum vtoe_reason reason,
 		      const uint32_t sent[VNET_RWQ_CLASSES]);
+/* RING, once, if the operator wants to be written to. */
+void iba_vctrl_offer(struct iba_vlane *lane);
 void iba_vctrl_flush(struct iba_vlane *lane);
 void iba_vctrl_nop(struct iba_vlane *lane);
 /* What every message says of control messages. */
 void iba_vctrl_stamp(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr);
 void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr);
+
+/* ---- verbs_ring.c ---- */
+
+/* If the operator wants rings, and there is room; without one the peer sends. */
+void iba_wring_create(struct iba_vlane *lane, unsigned int class);
+/* No queue pair lets the peer write any more. */
+void iba_wring_destroy(struct iba_vlane *lane);
+void iba_wring_fill_offer(const struct iba_vlane *lane,
+			  struct vnet_lane_ring *offer);
+/* Does this completion say that the peer has written? */
+bool iba_wring_written(const struct iba_vdev *dev, const struct ibv_wc *wc);
+/* The slot of a WRITE that has come; NULL: out of place. */
+const void *iba_wring_take(struct iba_vlane *lane, unsigned int class,
+			   const struct ibv_wc *wc);
+/* len bytes, which fit, behind the header of a buffer. */
+void iba_wring_copy(const struct iba_vrx *rx, const void *payload, uint32_t len);
+/* False: malformed. */
+bool iba_wring_offered(struct iba_vlane *lane,
+		       const struct vnet_lane_ring *offer);
+/*
+ * Makes wr a WRITE of so many bytes, and tell the SEND behind it if the device
+ * wants one. False: there is no ring, or no room in it.
+ */
+bool iba_wring_place(struct iba_vlane *lane, unsigned int class, uint32_t bytes,
+		     struct ibv_send_wr *wr, struct ibv_send_wr *tell);
 
 /* ---- verbs_rx.c ---- */
 

@@ -53,7 +53,8 @@ static int create_qp(struct iba_vqp *qp)
 		.qp_type = IBV_QPT_RC,
 		.sq_sig_all = 1,
 		.cap = {
-			.max_send_wr = control ? IBA_V_CTRL_TX : lane->vvm->tx_num,
+			.max_send_wr = control ? IBA_V_CTRL_TX :
+						 iba_vdev_sends(dev, lane->vvm->tx_num),
 			.max_recv_wr = control ? IBA_V_CTRL_RX : 0,
 			.max_send_sge = control ? 1 : iba_verbs_pieces(lane->v->t) + 1u,
 			.max_recv_sge = control ? 1 : 0,
@@ -75,6 +76,7 @@ static int create_qp(struct iba_vqp *qp)
 	if (!lane->on_srqs)
 		lane->vvm->lanes++;
 	lane->on_srqs = true;
+	iba_wring_create(lane, qp->kind);
 	return 0;
 }
 
@@ -99,8 +101,11 @@ static void fill_cm(struct vnet_lane_cm *cm, const struct iba_vqp *qp)
 	cm->magic = htole32(VNET_PEER_MAGIC);
 	cm->version = htole16(VNET_PEER_VERSION);
 	cm->kind = qp->kind;
-	if (qp->kind == IBA_V_CONTROL)
+	if (qp->kind == IBA_V_CONTROL) {
 		cm->recv_bufs = htole32(IBA_V_CTRL_RX);
+		if (qp->lane->v->t->cfg->rdma_write)
+			cm->flags = VNET_LANE_F_RING;
+	}
 	memcpy(cm->token, qp->lane->token, sizeof(cm->token));
 }
 
@@ -113,6 +118,19 @@ static void fill_param(struct rdma_conn_param *param,
 	param->flow_control = 1;
 	param->retry_count = RETRIES;
 	param->rnr_retry_count = RNR_RETRIES;
+}
+
+static bool flags_ok(const struct vnet_lane_cm *cm)
+{
+	return !(cm->flags & ~VNET_LANE_F_RING) &&
+	       (!cm->flags || cm->kind == IBA_V_CONTROL);
+}
+
+/* What the peer says of its control queue pair. */
+static void take_control(struct iba_vlane *lane, const struct vnet_lane_cm *cm)
+{
+	lane->ctrl_limit = le32toh(cm->recv_bufs);
+	lane->ring_due = cm->flags & VNET_LANE_F_RING;
 }
 
 static void established(struct iba_vqp *qp)
@@ -228,7 +246,7 @@ static struct iba_vqp *check_request(struct iba_verbs *v,
 		return NULL;
 	}
 	*why = "bad private data";
-	if (cm->kind >= IBA_V_KINDS || cm->reserved || cm->reserved1 ||
+	if (cm->kind >= IBA_V_KINDS || !flags_ok(cm) || cm->reserved1 ||
 	    le32toh(cm->recv_bufs) > INT32_MAX ||
 	    (cm->kind == IBA_V_CONTROL && le32toh(cm->recv_bufs) < 2))
 		return NULL;
@@ -292,7 +310,7 @@ static void connect_request(struct iba_verbs *v, struct rdma_cm_id *id,
 			&ack_timeout, sizeof(ack_timeout));
 	err = create_qp(qp);
 	if (cm->kind == IBA_V_CONTROL)
-		qp->lane->ctrl_limit = le32toh(cm->recv_bufs);
+		take_control(qp->lane, cm);
 	fill_cm(&ours, qp);
 	fill_param(&param, &ours);
 	if (!err && rdma_accept(id, &param))
@@ -311,12 +329,12 @@ static bool check_reply(struct iba_vqp *qp, const struct vnet_lane_cm *cm)
 		return true;
 	if (le32toh(cm->magic) != VNET_PEER_MAGIC ||
 	    le16toh(cm->version) != VNET_PEER_VERSION || cm->kind != qp->kind ||
-	    cm->reserved || cm->reserved1 ||
+	    !flags_ok(cm) || cm->reserved1 ||
 	    le32toh(cm->recv_bufs) > INT32_MAX ||
 	    CRYPTO_memcmp(cm->token, qp->lane->token, VNET_TOKEN_LEN))
 		return false;
 	if (qp->kind == IBA_V_CONTROL)
-		qp->lane->ctrl_limit = le32toh(cm->recv_bufs);
+		take_control(qp->lane, cm);
 	return true;
 }
 

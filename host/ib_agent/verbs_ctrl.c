@@ -20,7 +20,7 @@
  * row of the table with its exact length; reserved fields are zero; a CID counts
  * only on the lane it belongs to; a count in an RST must fit what we promised and
  * received. What is wrong ends the lane. How much a peer can make us queue is
- * bounded: one answer a path, and one REJ for a REQ, of which RING_MAX wait.
+ * bounded: one answer a path, and one REJ for a REQ, of which FIFO_MAX wait.
  */
 #include "verbs.h"
 
@@ -28,8 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RING_FIRST 64u
-#define RING_MAX (1u << 17)
+#define FIFO_FIRST 64u
+#define FIFO_MAX (1u << 17)
 
 /* ---- buffers ---- */
 
@@ -97,7 +97,7 @@ static bool owes_credit(const struct iba_vlane *lane)
 /* Now, or as soon as there are a slot and a buffer of the peer's for it. */
 static bool has_to_say(const struct iba_vlane *lane)
 {
-	return lane->ring_count || !TAILQ_EMPTY(&lane->credits) ||
+	return lane->fifo_count || !TAILQ_EMPTY(&lane->credits) ||
 	       owes_credit(lane);
 }
 
@@ -167,27 +167,27 @@ void iba_vctrl_nop(struct iba_vlane *lane)
 
 /* ---- the FIFO ---- */
 
-static struct iba_vctrl *ring_at(struct iba_vlane *lane, uint32_t i)
+static struct iba_vctrl *fifo_at(struct iba_vlane *lane, uint32_t i)
 {
-	return &lane->ring[(lane->ring_first + i) & (lane->ring_size - 1)];
+	return &lane->fifo[(lane->fifo_first + i) & (lane->fifo_size - 1)];
 }
 
-static bool ring_grow(struct iba_vlane *lane)
+static bool fifo_grow(struct iba_vlane *lane)
 {
-	uint32_t size = lane->ring_size ? 2 * lane->ring_size : RING_FIRST;
-	struct iba_vctrl *ring;
+	uint32_t size = lane->fifo_size ? 2 * lane->fifo_size : FIFO_FIRST;
+	struct iba_vctrl *fifo;
 
-	if (size > RING_MAX)
+	if (size > FIFO_MAX)
 		return false;
-	ring = malloc(size * sizeof(*ring));
-	if (!ring)
+	fifo = malloc(size * sizeof(*fifo));
+	if (!fifo)
 		return false;
-	for (uint32_t i = 0; i < lane->ring_count; i++)
-		ring[i] = *ring_at(lane, i);
-	free(lane->ring);
-	lane->ring = ring;
-	lane->ring_size = size;
-	lane->ring_first = 0;
+	for (uint32_t i = 0; i < lane->fifo_count; i++)
+		fifo[i] = *fifo_at(lane, i);
+	free(lane->fifo);
+	lane->fifo = fifo;
+	lane->fifo_size = size;
+	lane->fifo_first = 0;
 	return true;
 }
 
@@ -198,12 +198,12 @@ static void queue(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 
 	if (lane->state != IBA_VLANE_UP)
 		return;
-	if (lane->ring_count == lane->ring_size && !ring_grow(lane)) {
+	if (lane->fifo_count == lane->fifo_size && !fifo_grow(lane)) {
 		iba_vlane_fail(lane, VTOE_REASON_LIMIT,
 			       "the peer does not read control messages");
 		return;
 	}
-	entry = ring_at(lane, lane->ring_count++);
+	entry = fifo_at(lane, lane->fifo_count++);
 	entry->hdr = *hdr;
 	entry->len = len;
 	if (len)
@@ -294,17 +294,32 @@ void iba_vctrl_answer(struct iba_vlane *lane, enum vtoe_msg_type type,
 	queue(lane, &hdr, &rej, sizeof(rej));
 }
 
-static void flush_ring(struct iba_vlane *lane)
+void iba_vctrl_offer(struct iba_vlane *lane)
 {
-	while (lane->ring_count && !lane->failed) {
-		struct iba_vctrl *entry = ring_at(lane, 0);
+	struct vtoe_msg_hdr hdr = {
+		.type = VTOE_MSG_RING,
+		.len = htole32(sizeof(struct vnet_lane_ring)),
+	};
+	struct vnet_lane_ring offer;
+
+	if (!lane->v->t->cfg->rdma_write || lane->ring_said)
+		return;
+	lane->ring_said = true;
+	iba_wring_fill_offer(lane, &offer);
+	queue(lane, &hdr, &offer, sizeof(offer));
+}
+
+static void flush_fifo(struct iba_vlane *lane)
+{
+	while (lane->fifo_count && !lane->failed) {
+		struct iba_vctrl *entry = fifo_at(lane, 0);
 
 		if (!may_send(lane, false)) {
 			lane->stats.ctrl_waits++;
 			return;
 		}
-		lane->ring_first = (lane->ring_first + 1) & (lane->ring_size - 1);
-		lane->ring_count--;
+		lane->fifo_first = (lane->fifo_first + 1) & (lane->fifo_size - 1);
+		lane->fifo_count--;
 		post(lane, &entry->hdr, entry->body, entry->len);
 	}
 }
@@ -341,8 +356,8 @@ static void flush_credits(struct iba_vlane *lane)
 
 void iba_vctrl_flush(struct iba_vlane *lane)
 {
-	flush_ring(lane);
-	if (lane->state == IBA_VLANE_UP && !lane->ring_count)
+	flush_fifo(lane);
+	if (lane->state == IBA_VLANE_UP && !lane->fifo_count)
 		flush_credits(lane);
 	if (owes_credit(lane))
 		iba_vctrl_nop(lane);
@@ -406,7 +421,8 @@ static int rx_req(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 	enum vtoe_reason reason;
 
 	memcpy(&req, body, sizeof(req));
-	if (hdr->id || req.reserved || !sizes_ok(req.rwq_buf_size) ||
+	if (hdr->id || req.reserved || lane->ring_due ||
+	    !sizes_ok(req.rwq_buf_size) ||
 	    memcmp(req.local_mac, lane->remote_mac, VNET_MAC_LEN) ||
 	    memcmp(req.remote_mac, lane->local_mac, VNET_MAC_LEN))
 		return malformed(lane, "bad REQ");
@@ -433,7 +449,7 @@ static int rx_rep(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 	struct vnet_lane_rep rep;
 
 	memcpy(&rep, body, sizeof(rep));
-	if (rep.reserved || !sizes_ok(rep.rwq_buf_size))
+	if (rep.reserved || lane->ring_due || !sizes_ok(rep.rwq_buf_size))
 		return malformed(lane, "bad REP");
 	path = find_path(lane, hdr);
 	if (!path)
@@ -528,6 +544,18 @@ static int rx_bare(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 	return 0;
 }
 
+static int rx_ring(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
+		   const void *body)
+{
+	struct vnet_lane_ring offer;
+
+	memcpy(&offer, body, sizeof(offer));
+	if (hdr->id || !lane->ring_due || !iba_wring_offered(lane, &offer))
+		return malformed(lane, "bad RING");
+	lane->ring_due = false;
+	return 0;
+}
+
 struct rx_row {
 	uint32_t len; /* of the body */
 	int (*fn)(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
@@ -542,6 +570,7 @@ static const struct rx_row rx_rows[] = {
 	[VTOE_MSG_FIN] = { 0, rx_bare },
 	[VTOE_MSG_RST] = { sizeof(struct vnet_lane_rej), rx_rej_rst },
 	[VTOE_MSG_NOP] = { 0, rx_bare },
+	[VTOE_MSG_RING] = { sizeof(struct vnet_lane_ring), rx_ring },
 };
 #define RX_ROWS (sizeof(rx_rows) / sizeof(rx_rows[0]))
 
@@ -573,6 +602,7 @@ void iba_vctrl_received(struct iba_vlane *lane, unsigned int index,
 		return;
 	}
 	iba_vctrl_told(lane, &hdr);
+	iba_vctrl_offer(lane);
 	/* no VM any more: only what lets us speak counts */
 	if (lane->state == IBA_VLANE_UP)
 		rx_rows[hdr.type].fn(lane, &hdr, msg + sizeof(hdr));

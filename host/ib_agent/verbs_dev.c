@@ -97,6 +97,11 @@ void iba_vdev_release(struct iba_vdev *dev, uint32_t n)
 	dev->cqe_needed -= n;
 }
 
+uint32_t iba_vdev_sends(const struct iba_vdev *dev, uint32_t n)
+{
+	return dev->immediates ? n : 2 * n; /* verbs_ring.c */
+}
+
 struct iba_vqp *iba_vdev_qp(struct iba_vdev *dev, uint32_t number)
 {
 	struct iba_vqp *qp;
@@ -255,10 +260,13 @@ static void print_lane(FILE *out, const struct iba_vlane *lane)
 	FIELD(out, s, tx_bytes);
 	FIELD(out, s, tx_inline);
 	FIELD(out, s, tx_inline_bytes);
+	FIELD(out, s, tx_writes);
 	FIELD(out, s, rx_msgs);
 	FIELD(out, s, rx_bytes);
 	FIELD(out, s, rx_early);
 	FIELD(out, s, rx_recycled);
+	FIELD(out, s, rx_writes);
+	FIELD(out, s, rx_copied_bytes);
 	FIELD(out, s, ctrl_tx);
 	FIELD(out, s, ctrl_rx);
 	FIELD(out, s, ctrl_waits);
@@ -270,7 +278,7 @@ static void print_lane(FILE *out, const struct iba_vlane *lane)
 	if (vvm)
 		FIELD(out, vvm, grants_deferred);
 	fprintf(out, "\"paths\":%u,\"queued\":%u}", lane->path_count,
-		lane->ring_count);
+		lane->fifo_count);
 }
 
 void iba_verbs_print(const struct iba_tenant *t, FILE *out, const char *comma)
@@ -335,6 +343,7 @@ static int dev_build(struct iba_vdev *dev)
 	if (dev->attr.max_srq <= 0 || dev->attr.max_srq_sge < 6 ||
 	    dev->attr.max_sge < 6)
 		return -EOPNOTSUPP;
+	dev->immediates = dev->ctx->device->transport_type != IBV_TRANSPORT_IWARP;
 	dev->pd = ibv_alloc_pd(dev->ctx);
 	dev->channel = ibv_create_comp_channel(dev->ctx);
 	if (!dev->pd || !dev->channel)
@@ -372,6 +381,9 @@ static struct iba_vdev *dev_get(struct iba_verbs *v, struct ibv_context *ctx)
 		return NULL;
 	}
 	LIST_INSERT_HEAD(&v->devs, dev, link);
+	if (!dev->immediates && v->t->cfg->fabric_count > 1)
+		log_warn("verbs: %s is iWARP, which does not give buffers back to other fabrics while a lane lives: allow no other beside it (docs/rdma.md)",
+			 ibv_get_device_name(ctx->device));
 	return dev;
 }
 

@@ -122,7 +122,7 @@ void iba_verbs_bury(struct iba_tenant *t)
 
 	while (t->verbs && (lane = TAILQ_FIRST(&t->verbs->dead_lanes))) {
 		TAILQ_REMOVE(&t->verbs->dead_lanes, lane, dead_link);
-		free(lane->ring);
+		free(lane->fifo);
 		free(lane);
 	}
 }
@@ -263,6 +263,8 @@ void iba_vlane_up(struct iba_vlane *lane)
 	log_info("lane %s: tenant %u: up, verbs on %s, %s", lane->name,
 		 lane->v->t->id, ibv_get_device_name(lane->dev->ctx->device),
 		 lane->active ? "active" : "passive");
+	if (lane->active) /* MPA (RFC 5044 section 7.1.2) wants the other side to wait */
+		iba_vctrl_offer(lane);
 	for (unsigned int i = 0; i < IBA_V_BUCKETS; i++)
 		for (path = TAILQ_FIRST(&lane->path[i]); path; path = next) {
 			next = TAILQ_NEXT(path, link);
@@ -368,6 +370,7 @@ void iba_vlane_release(struct iba_vlane *lane)
 	if (lane->ctrl_mem)
 		iba_vdev_release(lane->dev, IBA_V_CTRL_RX + IBA_V_CTRL_TX);
 	free(lane->ctrl_mem);
+	iba_wring_destroy(lane);
 	lane->ctrl_mr = NULL;
 	lane->ctrl_mem = NULL;
 	lane->vvm = NULL;
@@ -495,7 +498,7 @@ static void tick_lane(struct iba_vlane *lane, uint64_t now_us)
 		return;
 	case IBA_VLANE_CLOSING:
 		if (lane->deadline_us <= now_us ||
-		    (!lane->ring_count && !lane->tx_pending))
+		    (!lane->fifo_count && !lane->tx_pending))
 			iba_vlane_end(lane, VTOE_REASON_PEER_GONE,
 				      "the VM has left");
 		return;

@@ -205,7 +205,7 @@ static int build(struct iba_vvm *vvm)
 	int err;
 
 	vvm->tx_num = vm->queue[IBA_Q_SWQ].vq.num;
-	vvm->cqe = vvm->tx_num;
+	vvm->cqe = iba_vdev_sends(vvm->dev, vvm->tx_num);
 	for (int c = 0; c < VNET_RWQ_CLASSES; c++) {
 		vvm->rx_num[c] = vm->queue[IBA_Q_RWQ + c].vq.num;
 		vvm->cqe += vvm->rx_num[c];
@@ -484,7 +484,8 @@ bool iba_vvm_grant(struct iba_vpath *path)
 		uint32_t limit = conn->rx_credit.msg_limit[c];
 
 		while ((int32_t)(limit - path->granted[c]) > 0) {
-			if (iba_vvm_spare(vvm, c) || feed(vvm, c)) {
+			if (vvm->promised[c] < vvm->rx_num[c] &&
+			    (iba_vvm_spare(vvm, c) || feed(vvm, c))) {
 				vvm->promised[c]++;
 				path->granted[c]++;
 				continue;

@@ -7,7 +7,9 @@
  * lies in a guest's buffer, and its header in our memory (verbs_mem.c). The queue
  * pair's number tells the lane, the header's CID the path. The header is checked
  * as on any fabric (iba_deliver_placed()), written in front of the payload with
- * our guest's SID, and the buffer is used. Nothing else is copied.
+ * our guest's SID, and the buffer is used. Nothing else is copied. What the peer
+ * has written in place of sending it is copied into that buffer first
+ * (verbs_ring.c).
  *
  * Three queue pairs keep their own order only:
  *  - messages of the two classes overtake each other: the guest orders by offset;
@@ -18,9 +20,9 @@
  * Data for a connection that has ended, or for a lane that is not there any more,
  * only frees its buffer, which is posted again.
  *
- * Threat model. The peer's agent is authenticated, not trusted. It can write only
+ * Threat model. The peer's agent is authenticated, not trusted. It can send only
  * into buffers that a guest has posted, and uses up one a message: a message
- * that was not promised ends its lane at once. A guest cannot touch what is judged
+ * that was not promised ends its lane at once. (Write: verbs_ring.c.) A guest cannot touch what is judged
  * here: the header is ours.
  */
 #include "verbs.h"
@@ -100,12 +102,44 @@ static bool before_rep(const struct iba_conn *conn)
 	return conn->state == VTOE_CONN_REQ_SENT;
 }
 
-static void data_received(struct iba_vlane *lane, struct iba_vrx *rx,
-			  uint32_t bytes)
+/* Of a WRITE: copied once, so that the peer cannot change what is judged. */
+static const char *fetch_header(const struct iba_vrx *rx, const void *slot)
 {
-	const char *wrong = check(lane, rx, bytes);
+	if (!slot)
+		return "WRITE out of place";
+	memcpy(rx->hdr, slot, HDR);
+	return NULL;
+}
+
+/* What check() has let pass fits both the slot and the guest's buffer. */
+static void fetch_payload(struct iba_vlane *lane, const struct iba_vrx *rx,
+			  const char *slot)
+{
+	uint32_t len = le32toh(rx->hdr->len);
+
+	iba_wring_copy(rx, slot + HDR, len);
+	lane->stats.rx_writes++;
+	lane->stats.rx_copied_bytes += len;
+}
+
+static void data_received(struct iba_vlane *lane, struct iba_vrx *rx,
+			  const struct ibv_wc *wc)
+{
+	bool written = iba_wring_written(lane->dev, wc);
+	uint32_t bytes = wc->byte_len;
 	struct iba_vvm *vvm = lane->vvm;
 	struct iba_vpath *path = NULL;
+	const char *wrong = NULL;
+	const void *slot = NULL;
+
+	if (written) {
+		slot = iba_wring_take(lane, rx->class, wc);
+		wrong = fetch_header(rx, slot);
+		if (wc->opcode == IBV_WC_RECV) /* behind it: the length is not its own */
+			bytes = HDR + le32toh(rx->hdr->len);
+	}
+	if (!wrong)
+		wrong = check(lane, rx, bytes);
 
 	if (!wrong)
 		path = iba_vpath_find(lane, le32toh(rx->hdr->id));
@@ -120,6 +154,8 @@ static void data_received(struct iba_vlane *lane, struct iba_vrx *rx,
 	iba_vctrl_told(lane, rx->hdr);
 	path->received[rx->class]++;
 	vvm->promised[rx->class]--;
+	if (written && path->conn)
+		fetch_payload(lane, rx, slot);
 	if (!path->conn) {
 		vvm->ghosts[rx->class]--;
 		lane->stats.rx_recycled++;
@@ -209,7 +245,7 @@ static void rx_done(struct iba_vdev *dev, const struct ibv_wc *wc,
 		}
 		iba_vlane_up(lane);
 	}
-	data_received(lane, rx, wc->byte_len);
+	data_received(lane, rx, wc);
 }
 
 static void tx_done(struct iba_vdev *dev, const struct ibv_wc *wc)
@@ -259,7 +295,7 @@ static void completed(struct iba_vdev *dev, const struct ibv_wc *wc)
 		return;
 	else if (work == IBA_V_CTRL_TX_WORK)
 		iba_vctrl_done(lane);
-	else
+	else if (work == IBA_V_CTRL_RX_WORK)
 		ctrl_rx_done(lane, wc);
 	if (wc->status && wc->status != IBV_WC_WR_FLUSH_ERR && lane)
 		iba_vlane_end(lane, VTOE_REASON_LANE_LOST,

@@ -134,10 +134,19 @@ static void test_others(void)
 	   strstr(captured(), "peer 192.0.2.2:7470: \"fabric\" does not allow verbs"),
 	   "a peer's fabrics are among those that are allowed");
 	test_order();
+	ok(!load(GOOD) && !cfg.rdma_write, "data is sent");
+	ok(!load(GOOD "rdma-transfer send\n") && !cfg.rdma_write, "also by order");
+	ok(!load(GOOD "rdma-transfer write\n") && cfg.rdma_write, "or written");
+	ok(load(GOOD "rdma-transfer send\nrdma-transfer write\n") &&
+	   strstr(captured(), "rdma-transfer is given twice"), "not both");
+	ok(!load(GOOD "poll busy\n") && cfg.spin_us == IBA_SPIN_BUSY,
+	   "poll busy");
 	bad_line("fabric tcp tcp", "fabric tcp is named twice");
-	bad_line("poll sometimes", "expected event or adaptive");
+	bad_line("poll sometimes", "expected event, adaptive or busy");
 	bad_line("poll event 5", "poll event takes no time");
+	bad_line("poll busy 5", "poll busy takes no time");
 	bad_line("max-connections 0", "max-connections: \"0\"");
+	bad_line("rdma-transfer copy", "expected send or write, not \"copy\"");
 	bad_line("progress-events maybe", "expected on or off");
 	bad_line("data 192.0.2.1:7000", "expected ADDR or ADDR:PORT-PORT");
 	bad_line("data 192.0.2.1:7000-6000", "last port: \"6000\"");

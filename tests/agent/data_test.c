@@ -390,7 +390,7 @@ static void run(unsigned int agents, const struct guest_options *opt,
 
 int main(int argc, char **argv)
 {
-	const char *only = argc > 1 ? argv[1] : "12345";
+	const char *only = argc > 1 ? argv[1] : "123456";
 
 	static const struct guest_options pages = {
 		.swq_num = 16, .rwq_num = { 256, 64 }, .eq_buffers = 4,
@@ -420,6 +420,10 @@ int main(int argc, char **argv)
 	if (strchr(only, '5')) {
 		note("%s, no EVENT_IDX, adaptive polling", bed_fabric());
 		run(2, &plain, "poll adaptive\n");
+	}
+	if (strchr(only, '6')) {
+		note("%s, busy polling", bed_fabric());
+		run(2, NULL, "poll busy\n");
 	}
 	return tap_done();
 }

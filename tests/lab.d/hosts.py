@@ -151,6 +151,8 @@ def check(opt):
     """Fill in the options of hosts; refuse what cannot be."""
     if opt["fabric"] == "verbs":
         opt["machines"] = opt["machines"] or 1
+    elif opt["transfer"]:
+        raise LabError("--transfer is of the fabric verbs: --fabric verbs")
     if not opt["machines"]:
         if opt["host_kernel"]:
             raise LabError("--host-kernel is for hosts that are virtual machines: --fabric verbs, or --machines")

@@ -126,6 +126,8 @@ class Topology:
                  "socket " + host.agent_socket,
                  "fabric " + FABRICS[self.opt["fabric"]],
                  "poll " + self.opt["poll"]]
+        if self.opt["transfer"]:
+            lines.append("rdma-transfer " + self.opt["transfer"])
         return "\n".join(lines) + "\n"
 
     def shim_text(self, g):

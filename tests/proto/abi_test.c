@@ -14,6 +14,7 @@
 #include <glob.h>
 #include <stdint.h>
 
+#include "abi_fields.h"
 #include "tap.h"
 #include "vnet_attach.h"
 #include "vnet_dev.h"
@@ -25,49 +26,6 @@
 #include "vtoe_states.h"
 
 #define BYTES_MAX 16384
-
-/* ---- fields ---- */
-
-static bool reading;
-static unsigned int wrong; /* fields that did not read as they should */
-
-static void bytes_field(void *field, const void *bytes, size_t len,
-			const char *name)
-{
-	if (!reading) {
-		memcpy(field, bytes, len);
-	} else if (memcmp(field, bytes, len) != 0) {
-		note("%s reads differently", name);
-		wrong++;
-	}
-}
-
-static void number_field(void *field, size_t len, bool big, uint64_t value,
-			 const char *name)
-{
-	uint8_t bytes[8];
-	size_t i;
-
-	for (i = 0; i < len; i++)
-		bytes[big ? len - 1 - i : i] = value >> (8 * i);
-	bytes_field(field, bytes, len, name);
-}
-
-#define FIELD(field, bits, big, value)                                      \
-	do {                                                                \
-		_Static_assert(8 * sizeof(field) == (bits), "width: " #field); \
-		number_field(&(field), sizeof(field), big, value, #field);  \
-	} while (0)
-#define U8(field, value) FIELD(field, 8, false, value)
-#define LE16(field, value) FIELD(field, 16, false, value)
-#define LE32(field, value) FIELD(field, 32, false, value)
-#define LE64(field, value) FIELD(field, 64, false, value)
-#define BE16(field, value) FIELD(field, 16, true, value)
-#define BE32(field, value) FIELD(field, 32, true, value)
-#define NATIVE32(field, value) \
-	FIELD(field, 32, __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__, value)
-#define BYTES(field, string) \
-	bytes_field(&(field), string, sizeof(string) - 1, #field)
 
 #define FEATURES 0x0102030405060708
 #define SID 0x00300102
@@ -435,6 +393,22 @@ static void msg_nop(struct vtoe_msg_hdr *h)
 	msg(h, VTOE_MSG_NOP, 0, 0);
 }
 
+struct msg_ring {
+	struct vtoe_msg_hdr hdr;
+	struct vnet_lane_ring ring;
+};
+
+static void msg_ring(struct msg_ring *m)
+{
+	struct vnet_lane_ring_class *large = &m->ring.ring[VNET_RWQ_LARGE];
+
+	msg(&m->hdr, VTOE_MSG_RING, sizeof(m->ring), 0);
+	LE64(large->addr, 0x7172737475767778);
+	LE32(large->rkey, 0x61626364);
+	LE32(large->slots, 256);
+	LE32(large->slot_size, 65600);
+}
+
 /* ---- vnet_vtoe.h: events ---- */
 
 static void ev(struct vtoe_event *e, enum vtoe_event_type type,
@@ -693,6 +667,7 @@ static void lane_cm(struct vnet_lane_cm *m)
 	LE32(m->magic, VNET_PEER_MAGIC);
 	LE16(m->version, VNET_PEER_VERSION);
 	U8(m->kind, VNET_LANE_QP_CONTROL);
+	U8(m->flags, VNET_LANE_F_RING);
 	LE32(m->recv_bufs, 0x00000100);
 	BYTES(m->token, TOKEN);
 }
@@ -763,6 +738,7 @@ static struct vector vectors[] = {
 	VECTOR(vtoe_msg_hdr, msg_fin),
 	VECTOR(msg_rej, msg_rst),
 	VECTOR(vtoe_msg_hdr, msg_nop),
+	VECTOR(msg_ring, msg_ring),
 	VECTOR(vtoe_event, ev_connect_request),
 	VECTOR(vtoe_event, ev_connect_response),
 	VECTOR(vtoe_event, ev_address_resolved),

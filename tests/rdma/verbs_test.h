@@ -9,6 +9,7 @@
 
 extern struct bed bed;
 extern const char *program; /* the daemon under test; NULL: the code linked in */
+extern bool transfer_write; /* its `rdma-transfer`: write, not send */
 
 bool start(const struct guest_options *opt, const char *extra);
 void stop(void);
@@ -21,6 +22,13 @@ void send_a_lot(struct stream *s);
 /* Without the other guest, which is not there any more. */
 bool broken_alone(struct stream *s);
 unsigned int fabric_of(const struct stream *s);
+
+/* verbs_write.c */
+void by_transfer(void); /* a's data was written or sent, as the agents were told */
+void test_write_wraps(void);
+void test_write_one_side(void);
+void test_write_offers(void);
+void test_write_faults(void);
 
 /* verbs_faults.c */
 void test_loop_broken(void);

@@ -51,8 +51,9 @@ class Tap:
 
 
 class Lab:
-    def __init__(self, name, fabric, machines):
+    def __init__(self, name, fabric, machines, transfer="send"):
         self.name = name
+        self.transfer = transfer
         self.fabric = fabric
         self.machines = machines
 
@@ -64,6 +65,8 @@ class Lab:
         return r.stdout
 
     def up(self, *options):
+        if self.fabric == "verbs":
+            options += ("--transfer", self.transfer)
         self.lab("up", "--fabric", self.fabric, "--machines", str(self.machines), *options, limit=240)
 
     def sh(self, guest, script, *args, limit=STEP, offload=False):
@@ -127,6 +130,11 @@ class Lab:
                 return {key: [x for t in tenants for x in t[key]] for key in ("vms", "lanes")}
             time.sleep(0.1)
         raise Failure("no statistics of the agent of %s" % host)
+
+    def messages(self, host):
+        """(messages, of those written) that this agent has put on lanes of verbs."""
+        lanes = [lane for lane in self.agent(host)["lanes"] if lane.get("fabric") == "verbs"]
+        return sum(lane["tx_msgs"] for lane in lanes), sum(lane["tx_writes"] for lane in lanes)
 
     def carried(self, host):
         """Bytes of the guests' messages that this agent has put on lanes of the fabric."""
