@@ -172,6 +172,7 @@ bench-rdma: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(MAKE) --no-print-directory $(O)/guest/fast/.built
 	@tests/bench/rdma
+	@tests/bench/rdma-agent
 
 bench: setup
 	@$(MAKE) --no-print-directory -j$(JOBS) all

@@ -87,20 +87,28 @@ static double cpu_of_agents(void)
 
 static void open_pair(void)
 {
+	int ret;
+
 	streams_reset();
 	stream_init(&sa, &ga, next_sid++, &sb);
 	stream_init(&sb, &gb, next_sid++, &sa);
 	sa.unchecked = sb.unchecked = true;
 	sa.window = sb.window = 4 << 20;
 	sa.msg_window[1] = sb.msg_window[1] = 56;
-	if (stream_open(&sa, &sb, LISTENER, PORT, next_port++))
+	ret = stream_open(&sa, &sb, LISTENER, PORT, next_port++);
+	if (ret) {
+		note("event %d, reasons %u and %u", ret, sa.reason, sb.reason);
 		bail_out("cannot connect");
+	}
 }
 
+/* What they were told last is nothing to the next connection. */
 static void close_pair(void)
 {
 	guest_simple(&ga, VTOE_CMD_CLOSE, sa.sid, 0);
 	guest_simple(&gb, VTOE_CMD_CLOSE, sb.sid, 0);
+	ga.ev_out = ga.ev_in;
+	gb.ev_out = gb.ev_in;
 }
 
 static void result(const char *fabric, const char *metric, double value,
