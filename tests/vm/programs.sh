@@ -197,6 +197,87 @@ python_http() {
 	return "$status"
 }
 
+# A thousand connections at once, each with requests until the time is over.
+wrk_1000() {
+	g2 bash -c 'mkdir -p /tmp/www && head -c 4000 /dev/urandom >/tmp/www/small && cat >/tmp/nginx.conf <<-END
+		worker_processes 1;
+		worker_rlimit_nofile 4096;
+		error_log /tmp/nginx.log;
+		pid /tmp/nginx.pid;
+		events { worker_connections 2048; }
+		http { access_log off; server { listen 8080 backlog=2048; root /tmp/www; } }
+	END
+	sysctl -qw net.core.somaxconn=4096; nginx -c /tmp/nginx.conf' && listens g2 8080 || return 1
+	local status=0
+	g1 bash -c 'ulimit -n 4096; exec wrk -t 1 -c 1000 -d 6s --timeout 60s "http://$0:8080/small"' "$g2_ip" >"$work/wrk" || status=1
+	cat "$work/wrk"
+	# It says so if a connection failed or an answer was not 200.
+	grep -qE '[1-9][0-9]{3,} requests in' "$work/wrk" && ! grep -qE 'Socket errors|Non-2xx' "$work/wrk" || status=1
+	gone g2 nginx && return "$status"
+}
+
+# Messages of growing size there and back, whose content it checks. One line for each size.
+netpipe_openmpi() {
+	mpi /usr/bin/NPopenmpi -i -u 70000 -o /tmp/np.out 2>&1 | tee "$work/np"
+	[ "${PIPESTATUS[0]}" = 0 ] && [ "$(grep -cE ' bytes .* Integrity check passed' "$work/np")" -ge 20 ]
+}
+
+# Here its end hangs now and then, over plain TCP, too (one rank waits for PMI, the other for a message of the first): it is over
+# with the last size.
+netpipe_mpich() {
+	g1 env UCX_TLS=tcp,self UCX_NET_DEVICES=vnet0 HYDRA_LAUNCHER_EXTRA_ARGS='-o SendEnv=LD_PRELOAD' timeout -k 5 60 \
+		mpirun.mpich -launcher ssh -iface vnet0 -hosts g1,g2 -n 2 /usr/bin/NPmpich2 -i -u 70000 -o /tmp/np.out 2>&1 | tee "$work/np"
+	grep -q ' 65537 bytes .* Integrity check passed' "$work/np" &&
+		[ "$(grep -cE ' bytes .* Integrity check passed' "$work/np")" -ge 20 ]
+}
+
+# The HPC Challenge, small, on a grid of 1 x 2: it verifies what its parts compute.
+hpcc() {
+	local g
+	for g in g1 g2; do
+		lab exec $g -n -- bash -c 'mkdir -p /tmp/hpcc && cd /tmp/hpcc && rm -f hpccoutf.txt && cat >hpccinf.txt <<-END
+			HPLinpack benchmark input file
+			-
+			HPL.out
+			8
+			1
+			200
+			1
+			80
+			0
+			1
+			1
+			2
+			16.0
+			1
+			2
+			1
+			4
+			1
+			2
+			1
+			1
+			1
+			1
+			1
+			1
+			2
+			64
+			0
+			0
+			1
+			8
+			-
+			0
+			1200
+			0
+			40
+		END' || return 1
+	done
+	mpi --wdir /tmp/hpcc /usr/bin/hpcc
+	g1 tail -n 8 /tmp/hpcc/hpccoutf.txt && g1 grep -q '^Success=1' /tmp/hpcc/hpccoutf.txt
+}
+
 # ---- before and after ----
 
 # sshd too, so that ssh, scp and mpirun have an offloading listener to talk to.

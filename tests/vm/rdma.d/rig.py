@@ -104,13 +104,15 @@ class Lab:
         return self.sh(guest, "cat /proc/net/vnet_sock")
 
     def connections(self):
-        """(offloaded, over plain TCP) so far: what the family's sockets of both guests became, and TCP's own count of all others."""
+        """(offloaded, over plain TCP) so far: what the family's sockets of both guests became, and TCP's own count of all others,
+        less those that nobody can offload: refused, as nobody listens or a backlog is full, or with an option that wants TCP.
+        """
         offloaded = plain = 0
         for guest in IP:
             out = self.sh(guest, "cat /proc/net/vnet_stat; awk '/^Tcp: [0-9]/ { print \"active\", $6 }' /proc/net/snmp")
             stat = {name: int(value) for name, value in (line.split() for line in out.splitlines())}
             offloaded += stat["offloaded_active"]
-            plain += stat["active"]
+            plain += stat["active"] - sum(stat.get("fallback_" + reason, 0) for reason in ("no-listener", "backlog-full", "option"))
         return offloaded, plain
 
     def agent(self, host):
