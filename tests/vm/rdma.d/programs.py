@@ -112,6 +112,24 @@ def openmpi(lab):
         raise Failure(out)
 
 
+def mpich(lab):
+    out = lab.sh("g1", "export UCX_TLS=tcp,self UCX_NET_DEVICES=vnet0 HYDRA_LAUNCHER_EXTRA_ARGS='-o SendEnv=LD_PRELOAD'; "
+                 "mpirun.mpich -launcher ssh -iface vnet0 -hosts g1,g2 -n 2 /build/tests/mpich/pingpong 0.2", offload=True, limit=400)
+    if out.count('{"bench":"mpi-pingpong",') != 6:
+        raise Failure(out)
+
+
+CPYTHON = "BasicTCPTest NonBlockingTCPTests NetworkConnectionBehaviourTest TCPTimeoutTest SendfileUsingSendfileTest RecvmsgTCPTest".split()
+
+
+def cpython(lab):
+    """They connect within one guest, hence over memory, beside the lanes of verbs and through the same buffers."""
+    out = lab.sh("g1", 'exec python3 -m unittest "$@" 2>&1', *("test.test_socket." + name for name in CPYTHON), offload=True, limit=600)
+    if "\nOK" not in out:
+        raise Failure(out)
+    return out.split("Ran ")[1].split(" tests")[0] + " tests"
+
+
 def app(tap, lab, name, function, *args):
     """It does its job, and over the offload."""
     before = lab.connections()
@@ -132,5 +150,5 @@ def run_more(tap, lab):
     """Some of these socket tests connect to their own guest."""
     app(tap, lab, "more socket tests", socket_tests, MORE_TESTS)
     tap.step("an sshd offloads", serve_ssh, lab)
-    for name, function in (("redis", redis), ("nginx and curl", nginx), ("ssh and scp", ssh), ("Open MPI", openmpi)):
+    for name, function in (("redis", redis), ("nginx and curl", nginx), ("ssh and scp", ssh), ("Open MPI", openmpi), ("MPICH", mpich), ("CPython's socket tests", cpython)):
         app(tap, lab, name, function)
