@@ -40,7 +40,9 @@ int ring_memory_create(struct ring_memory *memory, uint64_t gpa, uint64_t size)
 	memset(memory, 0, sizeof(*memory));
 	memory->gpa = gpa;
 	memory->size = size;
-	memory->fd = memfd_create("guest", MFD_CLOEXEC);
+	memory->fd = memfd_create("guest", getenv("GUEST_HUGEPAGES") ?
+						   MFD_CLOEXEC | MFD_HUGETLB :
+						   MFD_CLOEXEC);
 	if (memory->fd < 0)
 		return -errno;
 	if (ftruncate(memory->fd, size) < 0)

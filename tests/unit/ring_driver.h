@@ -23,7 +23,10 @@ struct ring_memory {
 	uint64_t used; /* handed out by ring_memory_alloc() */
 };
 
-/* 0 or -errno. size: a multiple of the page size. */
+/*
+ * 0 or -errno. size: a multiple of the page size. On hugepages if GUEST_HUGEPAGES
+ * is in the environment.
+ */
 int ring_memory_create(struct ring_memory *memory, uint64_t gpa, uint64_t size);
 void ring_memory_destroy(struct ring_memory *memory);
 /* A zeroed piece, never given back; its gpa. Aborts when there is no more. */

@@ -209,7 +209,7 @@ wrk_1000() {
 	END
 	sysctl -qw net.core.somaxconn=4096; nginx -c /tmp/nginx.conf' && listens g2 8080 || return 1
 	local status=0
-	g1 bash -c 'ulimit -n 4096; exec wrk -t 1 -c 1000 -d 6s --timeout 60s "http://$0:8080/small"' "$g2_ip" >"$work/wrk" || status=1
+	g1 bash -c 'ulimit -n 4096; exec wrk -t 1 -c 1000 -d 10s --timeout 60s "http://$0:8080/small"' "$g2_ip" >"$work/wrk" || status=1
 	cat "$work/wrk"
 	# It says so if a connection failed or an answer was not 200.
 	grep -qE '[1-9][0-9]{3,} requests in' "$work/wrk" && ! grep -qE 'Socket errors|Non-2xx' "$work/wrk" || status=1
@@ -225,7 +225,7 @@ netpipe_openmpi() {
 # Here its end hangs now and then, over plain TCP, too (one rank waits for PMI, the other for a message of the first): it is over
 # with the last size.
 netpipe_mpich() {
-	g1 env UCX_TLS=tcp,self UCX_NET_DEVICES=vnet0 HYDRA_LAUNCHER_EXTRA_ARGS='-o SendEnv=LD_PRELOAD' timeout -k 5 60 \
+	g1 env UCX_TLS=tcp,self UCX_NET_DEVICES=vnet0 HYDRA_LAUNCHER_EXTRA_ARGS='-o SendEnv=LD_PRELOAD' timeout -k 5 100 \
 		mpirun.mpich -launcher ssh -iface vnet0 -hosts g1,g2 -n 2 /usr/bin/NPmpich2 -i -u 70000 -o /tmp/np.out 2>&1 | tee "$work/np"
 	grep -q ' 65537 bytes .* Integrity check passed' "$work/np" &&
 		[ "$(grep -cE ' bytes .* Integrity check passed' "$work/np")" -ge 20 ]
