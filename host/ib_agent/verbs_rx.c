@@ -22,8 +22,8 @@
  *
  * Threat model. The peer's agent is authenticated, not trusted. It can send only
  * into buffers that a guest has posted, and uses up one a message: a message
- * that was not promised ends its lane at once. (Write: verbs_ring.c.) A guest cannot touch what is judged
- * here: the header is ours.
+ * that was not promised ends its lane at once. (Write: verbs_ring.c.) A guest
+ * cannot touch what is judged here: the header is ours.
  */
 #include "verbs.h"
 
@@ -140,7 +140,6 @@ static void data_received(struct iba_vlane *lane, struct iba_vrx *rx,
 	}
 	if (!wrong)
 		wrong = check(lane, rx, bytes);
-
 	if (!wrong)
 		path = iba_vpath_find(lane, le32toh(rx->hdr->id));
 	if (!wrong && (!path || path->received[rx->class] ==

@@ -75,10 +75,14 @@ bool __wrap_iba_wring_place(struct iba_vlane *lane, unsigned int class,
 static bool start_with(int fault, const struct guest_options *opt,
 		       const char *extra)
 {
+	bool write = transfer_write, started;
+
 	ring_fault = fault;
 	nth = 0;
 	transfer_write = false; /* extra says it */
-	return start(opt, extra);
+	started = start(opt, extra);
+	transfer_write = write;
+	return started;
 }
 
 /* ---- data ---- */
