@@ -84,8 +84,10 @@ struct vnet_peer_lane_ask {
 	__u8 local_mac[VNET_MAC_LEN];
 	__u8 remote_mac[VNET_MAC_LEN];
 	__u8 reserved1[4];
+	/* VERBS: of the RDMA port that asks; the answer names one that meets it */
+	struct vtoe_addr from;
 };
-VNET_ASSERT_SIZE(vnet_peer_lane_ask, 24);
+VNET_ASSERT_SIZE(vnet_peer_lane_ask, 48);
 
 struct vnet_peer_lane_answer {
 	__le32 status; /* enum vtoe_reason: NONE, PEER_NO_VTOE (no VM of the tenant), ... */

@@ -201,7 +201,7 @@ void iba_verbs_vm_ready(struct iba_vm *vm)
 {
 	struct iba_verbs *v = vm->tenant->verbs;
 	enum vtoe_reason reason;
-	struct iba_vport *port = v ? iba_vport_next(v, NULL) : NULL;
+	struct iba_vport *port = v ? iba_vport_next(v) : NULL;
 
 	if (port)
 		iba_vvm_get(v, vm, port->dev, &reason);

@@ -43,6 +43,7 @@ struct iba_lane_want {
 	uint16_t fabric;
 	uint8_t local_mac[VNET_MAC_LEN]; /* of the VMs it joins: fabric verbs */
 	uint8_t remote_mac[VNET_MAC_LEN];
+	struct vtoe_addr from; /* the RDMA port that asks: fabric verbs */
 };
 
 struct iba_ctl {

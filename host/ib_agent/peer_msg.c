@@ -43,6 +43,7 @@ static void send_question(struct iba_peer *peer, struct iba_question *q)
 	struct vnet_peer_lane_ask ask = {
 		.tenant = htole32(q->ask.tenant),
 		.fabric = htole16(q->ask.want.fabric),
+		.from = q->ask.want.from,
 	};
 
 	memcpy(ask.local_mac, q->ask.want.local_mac, VNET_MAC_LEN);
@@ -125,13 +126,15 @@ static void do_lane_ask(struct iba_peer *peer, uint32_t seq, const void *body)
 	enum vtoe_reason reason;
 
 	memcpy(&ask, body, sizeof(ask));
-	if (ask.reserved || memcmp(ask.reserved1, zero, sizeof(zero))) {
+	if (ask.reserved || memcmp(ask.reserved1, zero, sizeof(zero)) ||
+	    ask.from.reserved) {
 		iba_peer_end(peer, VTOE_REASON_PROTOCOL, "bad LANE_ASK");
 		return;
 	}
 	want.fabric = le16toh(ask.fabric);
 	memcpy(want.local_mac, ask.local_mac, VNET_MAC_LEN);
 	memcpy(want.remote_mac, ask.remote_mac, VNET_MAC_LEN);
+	want.from = ask.from;
 	if (peer->asked >= QUESTIONS_MAX)
 		reason = VTOE_REASON_LIMIT;
 	else if (want.fabric == VTOE_FABRIC_LOCAL ||

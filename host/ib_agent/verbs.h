@@ -64,6 +64,7 @@ struct iba_vdev {
 
 struct iba_vport {
 	struct sockaddr_storage addr; /* with the port that we got */
+	unsigned int prefix;	      /* bits of it that all on its link have */
 	struct rdma_cm_id *listen;    /* NULL: the device is gone */
 	struct iba_vdev *dev;
 	int gid_index; /* of it there; -1: it has none (InfiniBand without GRH) */
@@ -283,9 +284,13 @@ void iba_vdev_release(struct iba_vdev *dev, uint32_t n);
 uint32_t iba_vdev_sends(const struct iba_vdev *dev, uint32_t n);
 struct iba_vqp *iba_vdev_qp(struct iba_vdev *dev, uint32_t number);
 void iba_vdev_dead(struct iba_vdev *dev, const char *why);
-/* One whose device lives, in turn; of the family of `like` unless NULL. */
-struct iba_vport *iba_vport_next(struct iba_verbs *v,
-				 const struct sockaddr_storage *like);
+/* One whose device lives, in turn; NULL: there is none. */
+struct iba_vport *iba_vport_next(struct iba_verbs *v);
+/* The same, of those on whose link `to` is, where there are such. */
+struct iba_vport *iba_vport_toward(struct iba_verbs *v,
+				   const struct sockaddr_storage *to);
+bool iba_vport_meets(const struct iba_vport *port,
+		     const struct sockaddr_storage *to);
 
 /* ---- verbs_mem.c ---- */
 

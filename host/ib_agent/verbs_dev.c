@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <rdma/rdma_user_ioctl_cmds.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -299,18 +300,84 @@ void iba_verbs_print(const struct iba_tenant *t, FILE *out, const char *comma)
 
 /* ---- ports ---- */
 
-struct iba_vport *iba_vport_next(struct iba_verbs *v,
-				 const struct sockaddr_storage *like)
+/* The address without its port; how many bits it has. */
+static unsigned int address_of(const struct sockaddr_storage *addr,
+			       const uint8_t **bytes)
+{
+	if (addr->ss_family == AF_INET6) {
+		*bytes = ((const struct sockaddr_in6 *)addr)->sin6_addr.s6_addr;
+		return 128;
+	}
+	*bytes = (const uint8_t *)&((const struct sockaddr_in *)addr)->sin_addr;
+	return 32;
+}
+
+static bool same_prefix(const struct sockaddr_storage *a,
+			const struct sockaddr_storage *b, unsigned int bits)
+{
+	const uint8_t *x, *y;
+
+	if (a->ss_family != b->ss_family)
+		return false;
+	address_of(a, &x);
+	address_of(b, &y);
+	return !memcmp(x, y, bits / 8) &&
+	       (bits % 8 == 0 || !((x[bits / 8] ^ y[bits / 8]) >> (8 - bits % 8)));
+}
+
+/* Of the interface that has it; the whole address if none has. */
+static unsigned int prefix_of(const struct sockaddr_storage *addr)
+{
+	const uint8_t *bytes;
+	unsigned int all = address_of(addr, &bytes), bits = 0;
+	struct ifaddrs *list, *i;
+
+	if (getifaddrs(&list))
+		return all;
+	for (i = list; i; i = i->ifa_next)
+		if (i->ifa_addr && i->ifa_netmask &&
+		    i->ifa_addr->sa_family == addr->ss_family &&
+		    same_prefix(addr, (void *)i->ifa_addr, all))
+			break;
+	if (i)
+		address_of((void *)i->ifa_netmask, &bytes);
+	while (i && bits < all && bytes[bits / 8] & 0x80 >> bits % 8)
+		bits++;
+	freeifaddrs(list);
+	return i ? bits : all;
+}
+
+bool iba_vport_meets(const struct iba_vport *port,
+		     const struct sockaddr_storage *to)
+{
+	return same_prefix(&port->addr, to, port->prefix);
+}
+
+static struct iba_vport *next_port(struct iba_verbs *v,
+				   const struct sockaddr_storage *to)
 {
 	for (unsigned int i = 0; i < v->port_count; i++) {
 		struct iba_vport *port =
 			&v->port[v->port_next++ % v->port_count];
 
 		if (port->listen && !port->dev->dying &&
-		    (!like || port->addr.ss_family == like->ss_family))
+		    (!to || iba_vport_meets(port, to)))
 			return port;
 	}
 	return NULL;
+}
+
+struct iba_vport *iba_vport_next(struct iba_verbs *v)
+{
+	return next_port(v, NULL);
+}
+
+struct iba_vport *iba_vport_toward(struct iba_verbs *v,
+				   const struct sockaddr_storage *to)
+{
+	struct iba_vport *port = next_port(v, to);
+
+	return port ? port : next_port(v, NULL);
 }
 
 static int set_nonblocking(int fd)
@@ -425,6 +492,7 @@ static int port_open(struct iba_verbs *v, struct iba_vport *port,
 		     const struct sockaddr_storage *addr)
 {
 	port->addr = *addr;
+	port->prefix = prefix_of(addr);
 	set_port(&port->addr, 0);
 	if (rdma_create_id(v->cm, &port->listen, NULL, RDMA_PS_TCP))
 		return -errno;

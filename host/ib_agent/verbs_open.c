@@ -12,6 +12,9 @@
  * refuses at once; its connections go on to the next fabric. A passive one that
  * nobody comes for ends with its token.
  *
+ * Ports are taken in turn by who asks; the answer names one on the same link, if
+ * there is one. So rails that do not meet need no settings.
+ *
  * Threat model. A peer's agent is authenticated, not trusted: it gets lanes to VMs
  * that are attached here, for VMs that are not; how many tokens are out is bounded,
  * the oldest gives way. A guest makes us ask for lanes to hosts that its shim has
@@ -59,7 +62,7 @@ static struct iba_vlane *lane_ask(struct iba_conn *conn,
 {
 	struct iba_lane_want want = { .fabric = VTOE_FABRIC_VERBS };
 	struct iba_verbs *v = conn->tenant->verbs;
-	struct iba_vport *port = iba_vport_next(v, NULL);
+	struct iba_vport *port = iba_vport_next(v);
 	struct iba_vlane *lane;
 	struct iba_vvm *vvm;
 
@@ -84,6 +87,7 @@ static struct iba_vlane *lane_ask(struct iba_conn *conn,
 	name_lane(lane, &lane->peer);
 	memcpy(want.local_mac, lane->local_mac, VNET_MAC_LEN);
 	memcpy(want.remote_mac, lane->remote_mac, VNET_MAC_LEN);
+	sockaddr_to_vtoe(&port->addr, &want.from);
 	if (iba_tenant_ask_lane(v->t, agent, &want, &lane->ask_seq) < 0)
 		iba_vlane_end(lane, VTOE_REASON_NO_LANE, "main does not listen");
 	return lane;
@@ -127,6 +131,26 @@ int iba_vlane_get(struct iba_conn *conn, const struct vtoe_addr *agent,
 	return lane->state == IBA_VLANE_UP ? 0 : -EINPROGRESS;
 }
 
+/* None of the peer's ports meets the one that asked: is there another that does? */
+static int meet(struct iba_vlane *lane)
+{
+	struct iba_verbs *v = lane->v;
+	enum vtoe_reason reason;
+	struct iba_vport *port;
+	struct iba_vvm *vvm;
+
+	if (iba_vport_meets(lane->port, &lane->peer))
+		return 0;
+	port = iba_vport_toward(v, &lane->peer);
+	vvm = port ? iba_vvm_get(v, lane->vvm->vm, port->dev, &reason) : NULL;
+	if (!vvm)
+		return -EHOSTUNREACH;
+	lane->port = port;
+	lane->dev = port->dev;
+	lane->vvm = vvm;
+	return 0;
+}
+
 void iba_verbs_answer(struct iba_tenant *t, uint32_t seq,
 		      const struct vnet_peer_lane_answer *answer)
 {
@@ -149,6 +173,8 @@ void iba_verbs_answer(struct iba_tenant *t, uint32_t seq,
 	}
 	memcpy(lane->token, answer->token, sizeof(lane->token));
 	err = sockaddr_from_vtoe(&answer->addr, &lane->peer);
+	if (!err)
+		err = meet(lane);
 	if (!err) {
 		name_lane(lane, &lane->peer);
 		iba_vlane_set_state(lane, IBA_VLANE_CONNECTING);
@@ -179,10 +205,14 @@ void iba_verbs_token(struct iba_tenant *t, const struct sockaddr_storage *source
 	enum vtoe_reason reason = VTOE_REASON_NO_LANE;
 	struct iba_verbs *v = t->verbs;
 	struct iba_vlane *lane = NULL;
-	struct iba_vport *port = v ? iba_vport_next(v, NULL) : NULL;
+	struct iba_vport *port = NULL;
 	struct iba_vvm *vvm = NULL;
+	struct sockaddr_storage from;
 
 	memset(answer, 0, sizeof(*answer));
+	if (v)
+		port = sockaddr_from_vtoe(&want->from, &from) ?
+			       iba_vport_next(v) : iba_vport_toward(v, &from);
 	if (!vm)
 		reason = VTOE_REASON_PEER_NO_VTOE;
 	else if (port && !iba_tenant_vm_by_mac(t, want->local_mac))

@@ -126,6 +126,8 @@ int agent_start(struct test_agent *agent, unsigned int number, const char *key,
 		 number, net >> 24, net >> 16 & 255,
 		 net >> 8 & 255, number, agent->port, agent->dir,
 		 agent->socket, extra);
+	for (char *at = text; (at = strchr(at, '@')); )
+		*at = (char)('0' + number);
 	put_file(agent->dir, "conf", text);
 	snprintf(text, sizeof(text), "%s\n", key);
 	put_file(agent->dir, "key", text);

@@ -29,7 +29,8 @@ uint32_t agent_net(void);
 #define OTHER_KEY "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
 /*
- * extra: more lines of configuration, e.g. "fabric tcp\n". program: NULL for
+ * extra: more lines of configuration, e.g. "fabric tcp\n"; @ in them is the
+ * agent's number. program: NULL for
  * the code linked into this test. 0 or -errno.
  */
 int agent_start(struct test_agent *agent, unsigned int number, const char *key,

@@ -635,6 +635,7 @@ PEER(LANE_ASK, lane_ask)
 	LE16(b->fabric, VTOE_FABRIC_VERBS);
 	BYTES(b->local_mac, "RTNP\1\2");
 	BYTES(b->remote_mac, "RTNP\3\4");
+	addr4(&b->from);
 }
 
 PEER(LANE_ANSWER, lane_answer)

@@ -481,6 +481,64 @@ static void test_next_fabric(void)
 	stop();
 }
 
+/* ---- two devices on two links ---- */
+
+#define LANES_OF(device) "verbs\",\"device\":\"" device
+
+static void carries(struct guest *from, struct guest *to, uint32_t sid)
+{
+	struct stream a, b;
+
+	streams_reset();
+	stream_init(&a, from, sid, &b);
+	stream_init(&b, to, sid + 100, &a);
+	if (!is_int(stream_open(&a, &b, BED_LISTENER, BED_PORT,
+				(uint16_t)(7000 + sid)), 0, "a connection opens")) {
+		agent_show_log(&bed.agent[0]);
+		agent_show_log(&bed.agent[1]);
+		return;
+	}
+	is_int(fabric_of(&a), VTOE_FABRIC_VERBS, "over verbs");
+	ok(stream_exchange(&a, &b, 300000, G_LARGE), "data passes");
+	ok(!stream_close(&a, 0) && stream_wait_broken(&b) && !stream_close(&b, 0),
+	   "it closes");
+}
+
+/* Three lanes between agents with these addresses. */
+static void over_rails(const char *addresses, bool both)
+{
+	static struct guest c;
+	long long first;
+
+	if (!start(NULL, addresses))
+		return;
+	is_int(guest_start(&c, bed.agent[0].socket, "c", BED_TENANT, 3, NULL), 0,
+	       "a third VM beside the first");
+	c.route = bed.agent[1].addr;
+	c.route_reason = VTOE_REASON_NONE;
+	carries(&bed.a, &bed.b, 20);
+	carries(&bed.b, &bed.a, 21);
+	carries(&c, &bed.b, 22);
+	first = agent_lanes_counter(&bed.agent[1], LANES_OF("rxed"), "tx_bytes");
+	if (both)
+		ok(first > 0, "by one device");
+	else
+		is_int(first, 0, "not by the device that does not meet");
+	ok(agent_lanes_counter(&bed.agent[1], LANES_OF("rxee"), "tx_bytes") > 0,
+	   "by the other");
+	streams_reset();
+	guest_stop(&c);
+	stop();
+}
+
+static void test_rails(void)
+{
+	note("each agent has two ports: they meet in pairs");
+	over_rails("rdma 10.0.2.@ 10.0.3.@\n", true);
+	note("the first has one port, which meets one of the second's");
+	over_rails("rdma 10.0.3.@ 10.0.@.@\n", false);
+}
+
 static const struct {
 	const char *name;
 	void (*fn)(void);
@@ -500,6 +558,7 @@ static const struct {
 	{ "write-offers", test_write_offers },
 	{ "write-faults", test_write_faults },
 	{ "next-fabric", test_next_fabric },
+	{ "rails", test_rails },
 	{ "device-removed", test_device_removed },
 };
 #define TESTS (sizeof(tests) / sizeof(tests[0]))
