@@ -7,8 +7,10 @@
  * [header, in our memory][the guest's buffers]. The header was copied out of guest
  * memory once and checked (send.c); what is sent is ours, so a guest cannot change
  * it on its way. Short messages go inline: the device's driver copies them into
- * the work request. A slot is done when its SEND has completed, and a queue pair
- * takes as many SENDs as the guest's ring has descriptors: it is never full.
+ * the work request, so their slots are done at once (IBA_V_EARLY of them; more wait
+ * as the others do). Else a slot is done when its SEND has completed. A queue pair
+ * takes that many SENDs and as many as the guest's ring has descriptors: it is
+ * never full.
  *
  * All other messages: verbs_ctrl.c. Receiving: verbs_rx.c. Lanes: verbs_lane.c.
  */
@@ -40,36 +42,46 @@ static int fill_sge(const struct iba_vvm *vvm, const struct iba_slot *slot,
 	return n;
 }
 
-/* False: the lane is broken; the slot is still the caller's. */
-static bool post(struct iba_vpath *path, const struct iba_slot *slot,
+/* False: the lane is broken, and the slot still the caller's. */
+static bool post(struct iba_vpath *path, struct iba_slot *slot,
 		 struct ibv_sge *sge, int n)
 {
 	struct iba_vlane *lane = path->lane;
 	struct iba_vvm *vvm = lane->vvm;
 	unsigned int class = slot->len <= path->conn->peer_buf_size[VNET_RWQ_SMALL] ?
 				     VNET_RWQ_SMALL : VNET_RWQ_LARGE;
+	struct iba_vqp *qp = &lane->qp[class];
 	bool in_line = HDR + slot->len <= lane->inline_max;
+	/* it is copied, and room is left in the queue for the ring's chains */
+	bool early = in_line && qp->early < IBA_V_EARLY;
 	struct ibv_send_wr wr = {
-		.wr_id = iba_v_id(IBA_V_TX, class, slot->head, vvm->number),
+		.wr_id = iba_v_id(early ? IBA_V_TX_EARLY : IBA_V_TX, class,
+				  slot->head, vvm->number),
 		.sg_list = sge,
 		.num_sge = n,
 		.opcode = IBV_WR_SEND,
-		.send_flags = in_line ? IBV_SEND_INLINE : 0,
+		.send_flags = IBV_SEND_SOLICITED |
+			      (in_line ? IBV_SEND_INLINE : 0),
 	}, tell, *bad;
 	bool write = iba_wring_place(lane, class, HDR + slot->len, &wr, &tell);
 
-	if (ibv_post_send(lane->qp[class].id->qp, &wr, &bad)) {
+	if (ibv_post_send(qp->id->qp, &wr, &bad)) {
 		iba_vlane_fail(lane, VTOE_REASON_LANE_LOST,
 			       "a message cannot be posted");
 		return false;
 	}
-	vvm->tx_lane[slot->head] = lane;
+	if (early)
+		qp->early++;
+	else
+		iba_vvm_tx_start(vvm, slot->head, lane);
 	path->sent[class]++;
 	lane->stats.tx_msgs++;
 	lane->stats.tx_bytes += slot->len;
 	lane->stats.tx_writes += write;
 	lane->stats.tx_inline += in_line;
 	lane->stats.tx_inline_bytes += in_line ? slot->len : 0;
+	if (early)
+		iba_slot_done(slot);
 	return true;
 }
 

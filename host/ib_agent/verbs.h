@@ -38,11 +38,15 @@ _Static_assert(VNET_LANE_QP_SMALL == VNET_RWQ_SMALL &&
 #define IBA_V_HDR_PIECES 4 /* that a guest may cut the header of a buffer into */
 #define IBA_V_CTRL_RX 128 /* control messages that a lane can take at once */
 #define IBA_V_CTRL_TX 64  /* and have under way */
+#define IBA_V_EARLY 32	  /* inline SENDs of a queue pair whose slots are free again */
 #define IBA_V_CTRL_MAX (sizeof(struct vtoe_msg_hdr) + sizeof(struct vnet_lane_req))
 #define IBA_V_INLINE 256u /* wanted; devices give less, or more */
 #define IBA_V_BUCKETS 256u
 #define IBA_V_WC 32 /* completions taken at once */
 #define IBA_V_VMS_MAX 256u
+
+/* What the channel will tell of. */
+enum iba_varmed { IBA_V_NOTHING, IBA_V_MESSAGES, IBA_V_COMPLETIONS };
 
 struct iba_vdev {
 	struct iba_verbs *v;
@@ -56,7 +60,9 @@ struct iba_vdev {
 	uint32_t cqe_needed;
 	struct ibv_wc wc[IBA_V_WC]; /* taken, not handled yet */
 	unsigned int wc_next, wc_count;
-	bool armed; /* the channel will tell of the next completion */
+	enum iba_varmed armed;
+	uint32_t awaited;  /* SENDs that have a guest's buffers */
+	bool ctrl_short;   /* a lane waits for one of its IBA_V_CTRL_TX */
 	bool dying, dead;
 	LIST_HEAD(, iba_vqp) qp[IBA_V_BUCKETS]; /* by number */
 	LIST_ENTRY(iba_vdev) link;
@@ -94,6 +100,7 @@ struct iba_vqp {
 	uint8_t kind; /* VNET_LANE_QP_* */
 	bool established, hashed;
 	bool last_wqe; /* nothing of the SRQ will complete on it any more */
+	uint16_t early; /* SENDs under way whose slots are free again */
 	struct rdma_cm_id *id;
 	uint32_t number;
 	LIST_ENTRY(iba_vqp) link;
@@ -185,6 +192,7 @@ struct iba_vpath {
 	bool fin_held;	    /* fin has overtaken data */
 	bool credit_queued; /* on lane->credits */
 	bool tx_want;	    /* that CREDIT wants some */
+	bool credit_owed;   /* one was due before there was a peer to tell */
 	bool starved;	    /* on vvm->starved */
 	uint64_t dry_us;    /* starved: since when its peer cannot send; 0: it can */
 	uint64_t deadline_us; /* conn NULL: of the answer to its RST */
@@ -265,8 +273,8 @@ struct iba_verbs {
 
 /* ---- work request ids ---- */
 
-enum iba_v_work { IBA_V_RX = 1, IBA_V_TX, IBA_V_CTRL_RX_WORK, IBA_V_CTRL_TX_WORK,
-		  IBA_V_LOOP, IBA_V_WRITE /* a SEND follows: TX */ };
+enum iba_v_work { IBA_V_RX = 1, IBA_V_TX, IBA_V_TX_EARLY, IBA_V_CTRL_RX_WORK,
+		  IBA_V_CTRL_TX_WORK, IBA_V_LOOP, IBA_V_WRITE /* a SEND follows */ };
 
 static inline uint64_t iba_v_id(enum iba_v_work work, unsigned int class,
 				uint16_t head, uint32_t vvm)
@@ -282,6 +290,8 @@ int iba_vdev_reserve(struct iba_vdev *dev, uint32_t n);
 void iba_vdev_release(struct iba_vdev *dev, uint32_t n);
 /* Work requests that n messages may take. */
 uint32_t iba_vdev_sends(const struct iba_vdev *dev, uint32_t n);
+/* Completions of a lane beside those of its VMs' chains. */
+uint32_t iba_vlane_cqes(const struct iba_vlane *lane);
 struct iba_vqp *iba_vdev_qp(struct iba_vdev *dev, uint32_t number);
 void iba_vdev_dead(struct iba_vdev *dev, const char *why);
 /* One whose device lives, in turn; NULL: there is none. */
@@ -319,6 +329,9 @@ void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken);
 void iba_vvm_feed_starved(struct iba_vvm *vvm);
 /* The queue pairs of this lane are gone: its SENDs are over. */
 void iba_vvm_forget_tx(struct iba_vvm *vvm, const struct iba_vlane *lane);
+/* A SEND has the buffers of this chain; its completion, false: of another. */
+void iba_vvm_tx_start(struct iba_vvm *vvm, uint16_t head, struct iba_vlane *lane);
+bool iba_vvm_tx_done(struct iba_vvm *vvm, uint16_t head);
 /* False: grants wait in vain until its lanes have ended. */
 bool iba_vvm_tick(struct iba_vvm *vvm, uint64_t now_us);
 

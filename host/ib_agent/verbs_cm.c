@@ -54,7 +54,7 @@ static int create_qp(struct iba_vqp *qp)
 		.sq_sig_all = 1,
 		.cap = {
 			.max_send_wr = control ? IBA_V_CTRL_TX :
-						 iba_vdev_sends(dev, lane->vvm->tx_num),
+						 iba_vdev_sends(dev, lane->vvm->tx_num + IBA_V_EARLY),
 			.max_recv_wr = control ? IBA_V_CTRL_RX : 0,
 			.max_send_sge = control ? 1 : iba_verbs_pieces(lane->v->t) + 1u,
 			.max_recv_sge = control ? 1 : 0,

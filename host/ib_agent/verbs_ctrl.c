@@ -60,13 +60,13 @@ int iba_vctrl_post_rx(struct iba_vlane *lane, unsigned int index)
 int iba_vctrl_init(struct iba_vlane *lane)
 {
 	size_t size = (IBA_V_CTRL_RX + IBA_V_CTRL_TX) * IBA_V_CTRL_MAX;
-	int err = iba_vdev_reserve(lane->dev, IBA_V_CTRL_RX + IBA_V_CTRL_TX);
+	int err = iba_vdev_reserve(lane->dev, iba_vlane_cqes(lane));
 
 	if (err)
 		return err;
 	lane->ctrl_mem = calloc(1, size);
 	if (!lane->ctrl_mem) {
-		iba_vdev_release(lane->dev, IBA_V_CTRL_RX + IBA_V_CTRL_TX);
+		iba_vdev_release(lane->dev, iba_vlane_cqes(lane));
 		return -ENOMEM;
 	}
 	lane->ctrl_mr = ibv_reg_mr(lane->dev->pd, lane->ctrl_mem, size,
@@ -115,8 +115,11 @@ void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr)
 
 static bool may_send(const struct iba_vlane *lane, bool nop)
 {
-	return lane->tx_pending < IBA_V_CTRL_TX &&
-	       (int32_t)(lane->ctrl_limit - lane->ctrl_sent) >= (nop ? 1 : 2);
+	if (lane->tx_pending == IBA_V_CTRL_TX) {
+		lane->dev->ctrl_short = true;
+		return false;
+	}
+	return (int32_t)(lane->ctrl_limit - lane->ctrl_sent) >= (nop ? 1 : 2);
 }
 
 static void post(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr,
@@ -130,7 +133,8 @@ static void post(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr,
 		.sg_list = &sge,
 		.num_sge = 1,
 		.opcode = IBV_WR_SEND,
-		.send_flags = sge.length <= lane->inline_max ? IBV_SEND_INLINE : 0,
+		.send_flags = IBV_SEND_SOLICITED |
+			      (sge.length <= lane->inline_max ? IBV_SEND_INLINE : 0),
 	}, *bad;
 
 	iba_vctrl_stamp(lane, hdr);
@@ -343,6 +347,7 @@ static void flush_credits(struct iba_vlane *lane)
 		};
 
 		if (!path->peer_known || !is_open(path->conn)) {
+			path->credit_owed |= !path->peer_known;
 			forget_credit(path);
 			continue;
 		}
@@ -442,6 +447,13 @@ static int rx_req(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 	return 0;
 }
 
+/* Else its REQ has granted less than the guest would. */
+static bool granted_all(const struct iba_vpath *path)
+{
+	return !memcmp(path->granted, path->conn->rx_credit.msg_limit,
+		       sizeof(path->granted));
+}
+
 static int rx_rep(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 		  const void *body)
 {
@@ -463,7 +475,8 @@ static int rx_rep(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr,
 	path = iba_vpath_find(lane, le32toh(hdr->id));
 	if (!path || !path->conn)
 		return 0;
-	iba_vctrl_credit(path, false); /* the REQ may have granted less */
+	if (path->credit_owed || !granted_all(path))
+		iba_vctrl_credit(path, false);
 	iba_vrx_early(path);
 	return 0;
 }

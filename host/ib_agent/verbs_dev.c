@@ -103,6 +103,12 @@ uint32_t iba_vdev_sends(const struct iba_vdev *dev, uint32_t n)
 	return dev->immediates ? n : 2 * n; /* verbs_ring.c */
 }
 
+uint32_t iba_vlane_cqes(const struct iba_vlane *lane)
+{
+	return IBA_V_CTRL_RX + IBA_V_CTRL_TX +
+	       iba_vdev_sends(lane->dev, VNET_RWQ_CLASSES * IBA_V_EARLY);
+}
+
 struct iba_vqp *iba_vdev_qp(struct iba_vdev *dev, uint32_t number)
 {
 	struct iba_vqp *qp;
@@ -129,7 +135,7 @@ static void channel_readable(int fd, uint32_t events, void *ctx)
 	 */
 	if (!ibv_get_cq_event(dev->channel, &cq, &cq_ctx)) {
 		ibv_ack_cq_events(cq, 1);
-		dev->armed = false;
+		dev->armed = IBA_V_NOTHING;
 	}
 }
 
@@ -205,8 +211,20 @@ bool iba_verbs_run(struct iba_tenant *t)
 		if (!dev->dead && iba_vrx_poll(dev, POLL_BUDGET)) {
 			t->received = true;
 			work = true;
+			dev->ctrl_short = false; /* or it is found out again */
 		}
 	return work;
+}
+
+/*
+ * Messages are sent as solicited, and of what we send only that wakes us by which
+ * somebody gets on: a guest its buffers, a lane a slot. The rest is taken with
+ * what comes next; that a SEND has failed, by the tick that lanes have.
+ */
+static enum iba_varmed wanted(const struct iba_vdev *dev)
+{
+	return dev->awaited || dev->ctrl_short ? IBA_V_COMPLETIONS :
+						 IBA_V_MESSAGES;
 }
 
 bool iba_verbs_rest(struct iba_tenant *t)
@@ -218,13 +236,15 @@ bool iba_verbs_rest(struct iba_tenant *t)
 	if (!v)
 		return false;
 	LIST_FOREACH(dev, &v->devs, link) {
-		if (dev->dead || dev->armed)
+		enum iba_varmed arm = wanted(dev);
+
+		if (dev->dead || dev->armed >= arm)
 			continue;
-		if (ibv_req_notify_cq(dev->cq, 0)) {
+		if (ibv_req_notify_cq(dev->cq, arm == IBA_V_MESSAGES)) {
 			iba_vdev_dead(dev, "its completion queue is lost");
 			return true;
 		}
-		dev->armed = true;
+		dev->armed = arm;
 		/* what came before that is not told */
 		work |= iba_vrx_poll(dev, POLL_BUDGET) > 0;
 	}
@@ -301,10 +321,10 @@ void iba_verbs_print(const struct iba_tenant *t, FILE *out, const char *comma)
 /* ---- ports ---- */
 
 /* The address without its port; how many bits it has. */
-static unsigned int address_of(const struct sockaddr_storage *addr,
+static unsigned int address_of(const struct sockaddr *addr,
 			       const uint8_t **bytes)
 {
-	if (addr->ss_family == AF_INET6) {
+	if (addr->sa_family == AF_INET6) {
 		*bytes = ((const struct sockaddr_in6 *)addr)->sin6_addr.s6_addr;
 		return 128;
 	}
@@ -312,12 +332,12 @@ static unsigned int address_of(const struct sockaddr_storage *addr,
 	return 32;
 }
 
-static bool same_prefix(const struct sockaddr_storage *a,
-			const struct sockaddr_storage *b, unsigned int bits)
+static bool same_prefix(const struct sockaddr *a, const struct sockaddr *b,
+			unsigned int bits)
 {
 	const uint8_t *x, *y;
 
-	if (a->ss_family != b->ss_family)
+	if (a->sa_family != b->sa_family)
 		return false;
 	address_of(a, &x);
 	address_of(b, &y);
@@ -326,7 +346,7 @@ static bool same_prefix(const struct sockaddr_storage *a,
 }
 
 /* Of the interface that has it; the whole address if none has. */
-static unsigned int prefix_of(const struct sockaddr_storage *addr)
+static unsigned int prefix_of(const struct sockaddr *addr)
 {
 	const uint8_t *bytes;
 	unsigned int all = address_of(addr, &bytes), bits = 0;
@@ -336,21 +356,21 @@ static unsigned int prefix_of(const struct sockaddr_storage *addr)
 		return all;
 	for (i = list; i; i = i->ifa_next)
 		if (i->ifa_addr && i->ifa_netmask &&
-		    i->ifa_addr->sa_family == addr->ss_family &&
-		    same_prefix(addr, (void *)i->ifa_addr, all))
+		    same_prefix(addr, i->ifa_addr, all))
 			break;
 	if (i)
-		address_of((void *)i->ifa_netmask, &bytes);
+		address_of(i->ifa_netmask, &bytes);
 	while (i && bits < all && bytes[bits / 8] & 0x80 >> bits % 8)
 		bits++;
 	freeifaddrs(list);
-	return i ? bits : all;
+	return bits ? bits : all;
 }
 
 bool iba_vport_meets(const struct iba_vport *port,
 		     const struct sockaddr_storage *to)
 {
-	return same_prefix(&port->addr, to, port->prefix);
+	return same_prefix((const struct sockaddr *)&port->addr,
+			   (const struct sockaddr *)to, port->prefix);
 }
 
 static struct iba_vport *next_port(struct iba_verbs *v,
@@ -492,7 +512,7 @@ static int port_open(struct iba_verbs *v, struct iba_vport *port,
 		     const struct sockaddr_storage *addr)
 {
 	port->addr = *addr;
-	port->prefix = prefix_of(addr);
+	port->prefix = prefix_of((const struct sockaddr *)addr);
 	set_port(&port->addr, 0);
 	if (rdma_create_id(v->cm, &port->listen, NULL, RDMA_PS_TCP))
 		return -errno;

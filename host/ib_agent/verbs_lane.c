@@ -368,7 +368,7 @@ void iba_vlane_release(struct iba_vlane *lane)
 	if (lane->ctrl_mr && !lane->dev->dead)
 		ibv_dereg_mr(lane->ctrl_mr);
 	if (lane->ctrl_mem)
-		iba_vdev_release(lane->dev, IBA_V_CTRL_RX + IBA_V_CTRL_TX);
+		iba_vdev_release(lane->dev, iba_vlane_cqes(lane));
 	free(lane->ctrl_mem);
 	iba_wring_destroy(lane);
 	lane->ctrl_mr = NULL;

@@ -169,6 +169,7 @@ static void send_some(struct iba_vvm *vvm, unsigned int class)
 	struct ibv_send_wr wr = {
 		.wr_id = iba_v_id(IBA_V_LOOP, class, 0, vvm->number),
 		.opcode = IBV_WR_SEND,
+		.send_flags = IBV_SEND_SOLICITED,
 	}, *bad;
 	uint32_t n = iba_vvm_spare(vvm, class);
 

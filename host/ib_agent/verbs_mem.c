@@ -300,13 +300,27 @@ void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken)
 }
 
 /* Of queue pairs that are gone: what the device has not told of is not sent. */
+void iba_vvm_tx_start(struct iba_vvm *vvm, uint16_t head, struct iba_vlane *lane)
+{
+	vvm->tx_lane[head] = lane;
+	vvm->dev->awaited++;
+}
+
+bool iba_vvm_tx_done(struct iba_vvm *vvm, uint16_t head)
+{
+	if (!vvm->tx_lane[head])
+		return false;
+	vvm->tx_lane[head] = NULL;
+	vvm->dev->awaited--;
+	iba_slot_done(&vvm->vm->slot[head]);
+	return true;
+}
+
 void iba_vvm_forget_tx(struct iba_vvm *vvm, const struct iba_vlane *lane)
 {
 	for (unsigned int i = 0; i < vvm->tx_num; i++)
-		if (vvm->tx_lane[i] == lane) {
-			vvm->tx_lane[i] = NULL;
-			iba_slot_done(&vvm->vm->slot[i]);
-		}
+		if (vvm->tx_lane[i] == lane)
+			iba_vvm_tx_done(vvm, (uint16_t)i);
 }
 
 static void unlink_vvm(struct iba_vvm *vvm)
@@ -323,8 +337,7 @@ static void unlink_vvm(struct iba_vvm *vvm)
 static void give_back(struct iba_vvm *vvm)
 {
 	for (unsigned int i = 0; vvm->tx_lane && i < vvm->tx_num; i++)
-		if (vvm->tx_lane[i])
-			iba_slot_done(&vvm->vm->slot[i]);
+		iba_vvm_tx_done(vvm, (uint16_t)i);
 	for (unsigned int c = 0; c < VNET_RWQ_CLASSES; c++)
 		for (unsigned int i = 0; vvm->rx[c] && i < vvm->rx_num[c]; i++)
 			if (vvm->rx[c][i].posted)

@@ -252,10 +252,8 @@ static void tx_done(struct iba_vdev *dev, const struct ibv_wc *wc)
 	struct iba_vvm *vvm = iba_vvm_by_number(dev->v, (uint32_t)wc->wr_id);
 	uint16_t head = (uint16_t)(wc->wr_id >> 32);
 
-	if (!vvm || !vvm->tx_lane[head])
-		return;
-	vvm->tx_lane[head] = NULL;
-	iba_slot_done(&vvm->vm->slot[head]);
+	if (vvm)
+		iba_vvm_tx_done(vvm, head);
 }
 
 static void ctrl_rx_done(struct iba_vlane *lane, const struct ibv_wc *wc)
@@ -292,6 +290,8 @@ static void completed(struct iba_vdev *dev, const struct ibv_wc *wc)
 		tx_done(dev, wc);
 	else if (!lane) /* it is gone, and so is what waited for this */
 		return;
+	else if (work == IBA_V_TX_EARLY)
+		qp->early--;
 	else if (work == IBA_V_CTRL_TX_WORK)
 		iba_vctrl_done(lane);
 	else if (work == IBA_V_CTRL_RX_WORK)
