@@ -163,6 +163,11 @@ enum vtoe_opcode {
 #define VTOE_F_URGENT 0x0000000000000001ull /* VTOE_MSG_F_URGENT */
 
 /* struct vtoe_cmd.flags */
+/*
+ * HELLO: this VM has a memory balloon or virtio-mem, so pages that it gives away
+ * may come back as other pages of the host: no device may be told where they are.
+ */
+#define VTOE_HELLO_F_BALLOON 0x0001
 #define VTOE_CLOSE_F_ABORT 0x0001 /* CLOSE: the peer is reset, else both FINs have passed */
 
 struct vtoe_cmd {

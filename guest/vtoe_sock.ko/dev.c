@@ -13,6 +13,7 @@
 
 #include <linux/rculist.h>
 #include <linux/slab.h>
+#include <linux/virtio_ids.h>
 
 static unsigned int small_bufs = 512;
 module_param(small_bufs, uint, 0644);
@@ -122,6 +123,19 @@ static void epoch_end(struct vtoe_dev *dev)
 	vtoe_rings_drain(dev);
 }
 
+static int is_balloon(struct device *dev, void *unused)
+{
+	u32 id = dev_to_virtio(dev)->id.device;
+
+	return id == VIRTIO_ID_BALLOON || id == VIRTIO_ID_MEM;
+}
+
+/* One that is plugged in later is seen at the next HELLO. */
+static bool has_balloon(struct vtoe_dev *dev)
+{
+	return bus_for_each_dev(dev->vtoe->vdev->dev.bus, NULL, NULL, is_balloon);
+}
+
 static u32 hello(struct vtoe_dev *dev)
 {
 	struct vtoe_cmd cmd = { .opcode = cpu_to_le16(VTOE_CMD_HELLO) };
@@ -129,6 +143,8 @@ static u32 hello(struct vtoe_dev *dev)
 	u32 status;
 
 	cmd.u.hello.version = cpu_to_le16(VTOE_VERSION);
+	if (has_balloon(dev))
+		cmd.flags = cpu_to_le16(VTOE_HELLO_F_BALLOON);
 	status = vtoe_cr_call(dev, &cmd, &reply, HELLO_TIMEOUT);
 	if (status)
 		return status;

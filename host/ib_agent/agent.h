@@ -216,6 +216,7 @@ struct iba_vm {
 	struct iba_vvm *vvm; /* fabric verbs: one a device */
 	uint64_t tx_queued; /* payload bytes in those that are busy */
 	bool hello; /* the driver said HELLO */
+	bool balloon; /* and VTOE_HELLO_F_BALLOON */
 	bool gone;  /* being torn down */
 	bool fault; /* to be torn down at the end of the pass */
 	bool ready; /* on tenant->ready: its rings may have work */

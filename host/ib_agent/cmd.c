@@ -88,6 +88,7 @@ static enum vtoe_reason do_hello(struct iba_vm *vm, struct iba_conn *conn,
 	/* a new driver, or the same one after an accident: nothing is left */
 	iba_vm_reset_conns(vm, VTOE_REASON_PEER_GONE);
 	vm->hello = true;
+	vm->balloon = le16toh(cmd->flags) & VTOE_HELLO_F_BALLOON;
 	iba_tenant_ready(vm);
 	iba_verbs_vm_ready(vm);
 	reply->u.hello.fabrics = htole16(iba_config_fabrics(cfg));
@@ -95,7 +96,8 @@ static enum vtoe_reason do_hello(struct iba_vm *vm, struct iba_conn *conn,
 	reply->u.hello.features = htole64(VTOE_F_URGENT);
 	reply->u.hello.max_pieces = htole16(iba_verbs_pieces(vm->tenant));
 	if (log_ratelimited_ok(&vm->log_limit, 10, 10))
-		log_info("vm %s: driver says hello", vm->name);
+		log_info("vm %s: driver says hello%s", vm->name,
+			 vm->balloon ? ", of a VM with a memory balloon" : "");
 	return VTOE_REASON_NONE;
 }
 
@@ -268,7 +270,7 @@ static enum vtoe_reason do_info(struct iba_vm *vm, struct iba_conn *conn,
 }
 
 static const struct cmd_row cmd_rows[] = {
-	[VTOE_CMD_HELLO] = { 0, SID_NONE, do_hello },
+	[VTOE_CMD_HELLO] = { VTOE_HELLO_F_BALLOON, SID_NONE, do_hello },
 	[VTOE_CMD_SOCKET] = { 0, SID_NEW, do_socket },
 	[VTOE_CMD_BIND] = { 0, SID_KNOWN, do_bind },
 	[VTOE_CMD_LISTEN] = { 0, SID_KNOWN, do_listen },

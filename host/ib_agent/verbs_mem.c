@@ -233,6 +233,9 @@ struct iba_vvm *iba_vvm_get(struct iba_verbs *v, struct iba_vm *vm,
 	*reason = VTOE_REASON_PEER_NO_VTOE;
 	if (!vm->hello || vm->fault || !queues_run(vm))
 		return NULL;
+	*reason = VTOE_REASON_NO_LANE;
+	if (vm->balloon)
+		return NULL;
 	*reason = VTOE_REASON_LIMIT;
 	vvm = calloc(1, sizeof(*vvm));
 	if (!vvm)

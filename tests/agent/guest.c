@@ -651,6 +651,7 @@ int guest_start(struct guest *g, const char *socket_path, const char *name,
 	if (ret || g->opt.no_hello)
 		return ret;
 	hello.u.hello.version = htole16(VTOE_VERSION);
+	hello.flags = htole16(g->opt.balloon ? VTOE_HELLO_F_BALLOON : 0);
 	ret = guest_command(g, &hello, &g->hello_reply);
 	if (!ret)
 		post_all(g);

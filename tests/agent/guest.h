@@ -47,6 +47,7 @@ struct guest_options {
 	bool no_event_idx;
 	bool pages; /* buffers of 4 KB pieces, as a kernel's */
 	bool no_hello; /* of the driver */
+	bool balloon; /* the VM has one */
 };
 
 struct guest {

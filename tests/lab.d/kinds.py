@@ -135,7 +135,7 @@ class Fast(Kind):
 
 class Stock(Kind):
     kernels = ("6.12", "6.1", "backports")
-    options = {"qemu": "11", "front": "vhost-user", "accel": "tcg", "carrier": "config", "movable": False}
+    options = {"qemu": "11", "front": "vhost-user", "accel": "tcg", "carrier": "config", "movable": False, "balloon": False}
 
     # Queues that vnet_pv has behind the pairs and the control queue: CR, EQ, SWQ and two RWQ.
     VTOE_QUEUES = 5
@@ -178,6 +178,8 @@ class Stock(Kind):
             shares.insert(0, ("root", opt["root"], False))
         argv = qemu.command(opt, opt["state"], guest.name, line, mem=opt["mem"], vcpus=self.vcpus(), shares=shares,
                             monitor=incoming and migrate.monitor_of(incoming)) + lab.guest_arguments(guest)
+        if opt["balloon"]:
+            argv += ["-device", "virtio-balloon-pci"]
         return argv + (["-incoming", "unix:" + incoming] if incoming else [])
 
     def device(self, path, guest):

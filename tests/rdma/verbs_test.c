@@ -481,6 +481,25 @@ static void test_next_fabric(void)
 	stop();
 }
 
+/* Its pages are not the device's: another fabric, and the log says why. */
+static void test_balloon(void)
+{
+	static const struct guest_options balloon = {
+		.swq_num = 64, .rwq_num = { 256, 64 }, .eq_buffers = 64,
+		.rwq_posted = { 256, 64 }, .balloon = true,
+	};
+	struct stream a, b;
+
+	if (!start(&balloon, ""))
+		return;
+	ok(agent_logged(&bed.agent[0], "vm a: not over verbs: it has a memory balloon"),
+	   "a VM with a balloon: the log says that it is not over verbs");
+	is_int(bed_open(&bed, &a, &b), 0, "a connection opens all the same");
+	is_int(fabric_of(&a), VTOE_FABRIC_TCP, "over tcp");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	stop();
+}
+
 /* ---- two devices on two links ---- */
 
 #define LANES_OF(device) "verbs\",\"device\":\"" device
@@ -559,6 +578,7 @@ static const struct {
 	{ "write-faults", test_write_faults },
 	{ "next-fabric", test_next_fabric },
 	{ "rails", test_rails },
+	{ "balloon", test_balloon },
 	{ "device-removed", test_device_removed },
 };
 #define TESTS (sizeof(tests) / sizeof(tests[0]))
