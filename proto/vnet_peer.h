@@ -45,7 +45,7 @@
 #include "vnet_attach.h"
 
 #define VNET_PEER_MAGIC 0x50454e56u /* "VNEP" */
-#define VNET_PEER_VERSION 1
+#define VNET_PEER_VERSION 2
 #define VNET_PEER_PORT 7470
 #define VNET_PEER_PSK_IDENTITY "vnet-agent"
 #define VNET_TOKEN_LEN 32
@@ -71,7 +71,7 @@ struct vnet_peer_hello {
 	__le16 version;
 	__le16 fabrics;	 /* mask of 1 << VTOE_FABRIC_* that lanes may use */
 	__le32 reserved;
-	__le64 features; /* zero in version 1 */
+	__le64 features; /* none defined yet: zero */
 	char host[VNET_NAME_LEN];
 };
 VNET_ASSERT_SIZE(vnet_peer_hello, 48);

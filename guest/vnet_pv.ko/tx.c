@@ -459,15 +459,11 @@ netdev_tx_t vnpv_start_xmit(struct sk_buff *skb, struct net_device *netdev)
 	account_drops(vd, sq, &sent);
 	stop_if_full(sq, txq);
 
-	if (!__netdev_tx_sent_queue(txq, sent.bytes, more))
-		return NETDEV_TX_OK;
-	if (virtqueue_kick_prepare(sq->vq) && virtqueue_notify(sq->vq)) {
+	if (__netdev_tx_sent_queue(txq, sent.bytes, more) &&
+	    virtqueue_kick_prepare(sq->vq) && virtqueue_notify(sq->vq)) {
 		u64_stats_update_begin(&sq->syncp);
 		u64_stats_inc(&sq->stats.kicks);
 		u64_stats_update_end(&sq->syncp);
 	}
-	/* The limit ended a batch early: only an interrupt lets it go on. */
-	if (more && unlikely(!virtqueue_enable_cb_delayed(sq->vq)))
-		vnpv_napi_schedule(&sq->napi, sq->vq);
 	return NETDEV_TX_OK;
 }

@@ -130,10 +130,23 @@ static int is_balloon(struct device *dev, void *unused)
 	return id == VIRTIO_ID_BALLOON || id == VIRTIO_ID_MEM;
 }
 
-/* One that is plugged in later is seen at the next HELLO. */
+/* What comes after this look, balloon_event() sees. */
 static bool has_balloon(struct vtoe_dev *dev)
 {
+	WRITE_ONCE(dev->balloon, false);
 	return bus_for_each_dev(dev->vtoe->vdev->dev.bus, NULL, NULL, is_balloon);
+}
+
+/* Probed behind us, or plugged in: the agent must know before it is used. */
+static int balloon_event(struct notifier_block *nb, unsigned long event, void *ptr)
+{
+	struct vtoe_dev *dev = container_of(nb, struct vtoe_dev, balloon_nb);
+
+	if (event == BUS_NOTIFY_ADD_DEVICE && is_balloon(ptr, NULL)) {
+		WRITE_ONCE(dev->balloon, true);
+		queue_work(vtoe_wq, &dev->state_work);
+	}
+	return NOTIFY_DONE;
 }
 
 static u32 hello(struct vtoe_dev *dev)
@@ -207,6 +220,20 @@ static void epoch_begin(struct vtoe_dev *dev, u32 host_epoch)
 	mutex_unlock(&vtoe_devs_mutex);
 }
 
+static void say_bye(struct vtoe_dev *dev)
+{
+	struct vtoe_cmd cmd = { .opcode = cpu_to_le16(VTOE_CMD_BYE) };
+	struct vtoe_reply reply;
+
+	WRITE_ONCE(dev->ready, false);
+	WRITE_ONCE(dev->why_not, VTOE_REASON_NO_DEVICE);
+	local_bh_disable();
+	vtoe_sid_reset_all(dev);
+	local_bh_enable();
+	if (vtoe_cr_call(dev, &cmd, &reply, BYE_TIMEOUT))
+		netdev_warn(dev->netdev, "vtoe: BYE was not answered\n");
+}
+
 static void state_work(struct work_struct *work)
 {
 	struct vtoe_dev *dev = container_of(work, struct vtoe_dev, state_work);
@@ -222,6 +249,11 @@ static void state_work(struct work_struct *work)
 		WRITE_ONCE(dev->why_not, VTOE_REASON_AGENT_DOWN);
 		epoch_end(dev);
 		netdev_info(dev->netdev, "vtoe: down, connections are reset\n");
+	}
+	if (dev->epoch && READ_ONCE(dev->balloon)) {
+		say_bye(dev);
+		epoch_end(dev);
+		netdev_info(dev->netdev, "vtoe: a memory balloon came, connections are reset\n");
 	}
 	if (up && !dev->epoch)
 		epoch_begin(dev, host_epoch);
@@ -308,6 +340,8 @@ static int vtoe_probe(struct auxiliary_device *adev, const struct auxiliary_devi
 	virtqueue_disable_cb(vtoe->swq);
 
 	vtoe->priv = dev;
+	dev->balloon_nb.notifier_call = balloon_event;
+	bus_register_notifier(vtoe->vdev->dev.bus, &dev->balloon_nb);
 	vnpv_vtoe_set_ops(vtoe, &vtoe_bus_ops);
 	mutex_lock(&vtoe_devs_mutex);
 	list_add_tail_rcu(&dev->node, &vtoe_devs);
@@ -315,20 +349,6 @@ static int vtoe_probe(struct auxiliary_device *adev, const struct auxiliary_devi
 	queue_work(vtoe_wq, &dev->state_work);
 	flush_work(&dev->state_work); /* who loads the module finds it ready */
 	return 0;
-}
-
-static void say_bye(struct vtoe_dev *dev)
-{
-	struct vtoe_cmd cmd = { .opcode = cpu_to_le16(VTOE_CMD_BYE) };
-	struct vtoe_reply reply;
-
-	WRITE_ONCE(dev->ready, false);
-	WRITE_ONCE(dev->why_not, VTOE_REASON_NO_DEVICE);
-	local_bh_disable();
-	vtoe_sid_reset_all(dev);
-	local_bh_enable();
-	if (vtoe_cr_call(dev, &cmd, &reply, BYE_TIMEOUT))
-		netdev_warn(dev->netdev, "vtoe: BYE was not answered\n");
 }
 
 static void vtoe_remove(struct auxiliary_device *adev)
@@ -341,6 +361,7 @@ static void vtoe_remove(struct auxiliary_device *adev)
 	list_del_rcu(&dev->node);
 	mutex_unlock(&vtoe_devs_mutex);
 	WRITE_ONCE(dev->removed, true);
+	bus_unregister_notifier(vtoe->vdev->dev.bus, &dev->balloon_nb);
 	cancel_work_sync(&dev->state_work);
 	if (dev->epoch) {
 		if (!READ_ONCE(vtoe->reset)) /* nobody would answer */

@@ -282,6 +282,8 @@ struct vtoe_dev {
 	u32 host_epoch;	/* the host's, while we have one of our own */
 	bool ready;	/* HELLO is answered; commands may be given */
 	bool removed;
+	bool balloon;	/* one came since the HELLO */
+	struct notifier_block balloon_nb;
 	u32 max_sockets;
 	u64 features;	/* VTOE_F_* of the agent */
 	u32 why_not;	/* enum vtoe_reason while not ready */

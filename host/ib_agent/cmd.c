@@ -89,6 +89,8 @@ static enum vtoe_reason do_hello(struct iba_vm *vm, struct iba_conn *conn,
 	iba_vm_reset_conns(vm, VTOE_REASON_PEER_GONE);
 	vm->hello = true;
 	vm->balloon = le16toh(cmd->flags) & VTOE_HELLO_F_BALLOON;
+	if (vm->balloon) /* it may be a second HELLO */
+		iba_fabric_verbs.forget_vm(vm);
 	iba_tenant_ready(vm);
 	iba_verbs_vm_ready(vm);
 	reply->u.hello.fabrics = htole16(iba_config_fabrics(cfg));

@@ -53,7 +53,7 @@ static bool post(struct iba_vpath *path, struct iba_slot *slot,
 	struct iba_vqp *qp = &lane->qp[class];
 	bool in_line = HDR + slot->len <= lane->inline_max;
 	/* it is copied, and room is left in the queue for the ring's chains */
-	bool early = in_line && qp->early < IBA_V_EARLY;
+	bool early = in_line && qp->early < lane->early_max;
 	struct ibv_send_wr wr = {
 		.wr_id = iba_v_id(early ? IBA_V_TX_EARLY : IBA_V_TX, class,
 				  slot->head, vvm->number),

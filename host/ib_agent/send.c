@@ -7,8 +7,8 @@
  * connection: state, offset, length, and what the peer has granted (which this
  * agent saw pass by). The payload is not touched: its buffers stay in the slot
  * of the chain's head, and the fabric sends from there. When the fabric says
- * iba_slot_done() the chain goes back to the guest; within a path in order,
- * between paths as they come, so that a slow host does not hold up the others.
+ * iba_slot_done() the chain goes back to the guest, in whatever order that is: a
+ * slow host does not hold up the others.
  *
  * How much of a VM the fabrics hold at once is bounded: on a lane it stands in
  * front of what other VMs send. A VM that has QUEUED_MAX bytes there is throttled,

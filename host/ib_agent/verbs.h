@@ -62,7 +62,7 @@ struct iba_vdev {
 	unsigned int wc_next, wc_count;
 	enum iba_varmed armed;
 	uint32_t awaited;  /* SENDs that have a guest's buffers */
-	bool ctrl_short;   /* a lane waits for one of its IBA_V_CTRL_TX */
+	uint32_t lanes_short; /* that wait for one of their IBA_V_CTRL_TX */
 	bool dying, dead;
 	LIST_HEAD(, iba_vqp) qp[IBA_V_BUCKETS]; /* by number */
 	LIST_ENTRY(iba_vdev) link;
@@ -146,6 +146,8 @@ struct iba_vlane {
 	bool active, dirty;
 	bool on_srqs; /* counted in vvm->lanes */
 	bool ring_due, ring_said; /* the peer owes us a RING; we have said ours */
+	bool ctrl_short; /* counted in dev->lanes_short */
+	uint16_t early_max; /* IBA_V_EARLY, or what the device has room for */
 	const char *failed; /* ends when the pass flushes it */
 	enum vtoe_reason reason, failed_reason;
 	struct vtoe_addr agent; /* active: whose */
@@ -296,7 +298,7 @@ struct iba_vqp *iba_vdev_qp(struct iba_vdev *dev, uint32_t number);
 void iba_vdev_dead(struct iba_vdev *dev, const char *why);
 /* One whose device lives, in turn; NULL: there is none. */
 struct iba_vport *iba_vport_next(struct iba_verbs *v);
-/* The same, of those on whose link `to` is, where there are such. */
+/* The same, of those on whose link `to` is; if there is none, of its family. */
 struct iba_vport *iba_vport_toward(struct iba_verbs *v,
 				   const struct sockaddr_storage *to);
 bool iba_vport_meets(const struct iba_vport *port,
@@ -329,9 +331,10 @@ void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken);
 void iba_vvm_feed_starved(struct iba_vvm *vvm);
 /* The queue pairs of this lane are gone: its SENDs are over. */
 void iba_vvm_forget_tx(struct iba_vvm *vvm, const struct iba_vlane *lane);
-/* A SEND has the buffers of this chain; its completion, false: of another. */
+/* A SEND has the buffers of this chain. */
 void iba_vvm_tx_start(struct iba_vvm *vvm, uint16_t head, struct iba_vlane *lane);
-bool iba_vvm_tx_done(struct iba_vvm *vvm, uint16_t head);
+/* It has completed; nothing, if it had been forgotten. */
+void iba_vvm_tx_done(struct iba_vvm *vvm, uint16_t head);
 /* False: grants wait in vain until its lanes have ended. */
 bool iba_vvm_tick(struct iba_vvm *vvm, uint64_t now_us);
 
@@ -403,6 +406,8 @@ void iba_vctrl_answer(struct iba_vlane *lane, enum vtoe_msg_type type,
 /* RING, once, if the operator wants to be written to. */
 void iba_vctrl_offer(struct iba_vlane *lane);
 void iba_vctrl_flush(struct iba_vlane *lane);
+/* It waits for the completion of a control message, or does not any more. */
+void iba_vlane_short(struct iba_vlane *lane, bool is);
 void iba_vctrl_nop(struct iba_vlane *lane);
 /* What every message says of control messages. */
 void iba_vctrl_stamp(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr);

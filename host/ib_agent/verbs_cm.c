@@ -41,6 +41,19 @@
 
 /* ---- queue pairs ---- */
 
+/* As many as the guest has descriptors, and the early ones that fit besides. */
+static uint32_t data_sends(struct iba_vlane *lane)
+{
+	const struct iba_vdev *dev = lane->dev;
+	uint32_t most = (uint32_t)dev->attr.max_qp_wr / iba_vdev_sends(dev, 1);
+	uint32_t n = lane->vvm->tx_num;
+
+	lane->early_max = IBA_V_EARLY;
+	if (n + IBA_V_EARLY > most)
+		lane->early_max = (uint16_t)(most > n ? most - n : 0);
+	return iba_vdev_sends(dev, n + lane->early_max);
+}
+
 static int create_qp(struct iba_vqp *qp)
 {
 	struct iba_vlane *lane = qp->lane;
@@ -53,8 +66,7 @@ static int create_qp(struct iba_vqp *qp)
 		.qp_type = IBV_QPT_RC,
 		.sq_sig_all = 1,
 		.cap = {
-			.max_send_wr = control ? IBA_V_CTRL_TX :
-						 iba_vdev_sends(dev, lane->vvm->tx_num + IBA_V_EARLY),
+			.max_send_wr = control ? IBA_V_CTRL_TX : data_sends(lane),
 			.max_recv_wr = control ? IBA_V_CTRL_RX : 0,
 			.max_send_sge = control ? 1 : iba_verbs_pieces(lane->v->t) + 1u,
 			.max_recv_sge = control ? 1 : 0,

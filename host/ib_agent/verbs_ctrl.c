@@ -113,10 +113,16 @@ void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr)
 		iba_vlane_mark_dirty(lane);
 }
 
-static bool may_send(const struct iba_vlane *lane, bool nop)
+void iba_vlane_short(struct iba_vlane *lane, bool is)
 {
-	if (lane->tx_pending == IBA_V_CTRL_TX) {
-		lane->dev->ctrl_short = true;
+	lane->dev->lanes_short += (uint32_t)is - lane->ctrl_short;
+	lane->ctrl_short = is;
+}
+
+static bool may_send(struct iba_vlane *lane, bool nop)
+{
+	if (lane->tx_pending >= IBA_V_CTRL_TX) {
+		iba_vlane_short(lane, true);
 		return false;
 	}
 	return (int32_t)(lane->ctrl_limit - lane->ctrl_sent) >= (nop ? 1 : 2);
@@ -154,7 +160,9 @@ static void post(struct iba_vlane *lane, struct vtoe_msg_hdr *hdr,
 
 void iba_vctrl_done(struct iba_vlane *lane)
 {
-	lane->tx_pending--;
+	if (lane->tx_pending)
+		lane->tx_pending--;
+	iba_vlane_short(lane, false);
 	if (has_to_say(lane))
 		iba_vlane_mark_dirty(lane);
 }

@@ -38,6 +38,7 @@ _Static_assert(RDMA_VERBS_IOCTL == SANDBOX_VERBS_IOCTL_NR,
 
 #define LISTEN_BACKLOG 64
 #define CQE_FIRST 1024u
+#define CQE_IWARP 32768u /* whose drivers cannot make it larger */
 #define POLL_BUDGET 256u
 
 /* ---- before the sandbox ---- */
@@ -130,8 +131,8 @@ static void channel_readable(int fd, uint32_t events, void *ctx)
 	(void)fd;
 	(void)events;
 	/*
-	 * The pass polls: here the channel is only emptied. It has one event each
-	 * time that it was armed; looking for a second would cost a system call.
+	 * The pass polls: here the channel is only emptied. It has one event, two if
+	 * it was armed for more meanwhile; looking would cost a system call.
 	 */
 	if (!ibv_get_cq_event(dev->channel, &cq, &cq_ctx)) {
 		ibv_ack_cq_events(cq, 1);
@@ -211,7 +212,6 @@ bool iba_verbs_run(struct iba_tenant *t)
 		if (!dev->dead && iba_vrx_poll(dev, POLL_BUDGET)) {
 			t->received = true;
 			work = true;
-			dev->ctrl_short = false; /* or it is found out again */
 		}
 	return work;
 }
@@ -219,12 +219,13 @@ bool iba_verbs_run(struct iba_tenant *t)
 /*
  * Messages are sent as solicited, and of what we send only that wakes us by which
  * somebody gets on: a guest its buffers, a lane a slot. The rest is taken with
- * what comes next; that a SEND has failed, by the tick that lanes have.
+ * what comes next; that a SEND has failed, by the tick that lanes have. Soft iWARP
+ * does not tell of what comes in solicited, but of what goes out.
  */
 static enum iba_varmed wanted(const struct iba_vdev *dev)
 {
-	return dev->awaited || dev->ctrl_short ? IBA_V_COMPLETIONS :
-						 IBA_V_MESSAGES;
+	return dev->awaited || dev->lanes_short || !dev->immediates ?
+		       IBA_V_COMPLETIONS : IBA_V_MESSAGES;
 }
 
 bool iba_verbs_rest(struct iba_tenant *t)
@@ -373,7 +374,15 @@ bool iba_vport_meets(const struct iba_vport *port,
 			   (const struct sockaddr *)to, port->prefix);
 }
 
+static bool same_family(const struct iba_vport *port,
+			const struct sockaddr_storage *to)
+{
+	return port->addr.ss_family == to->ss_family;
+}
+
 static struct iba_vport *next_port(struct iba_verbs *v,
+				   bool (*suits)(const struct iba_vport *port,
+						 const struct sockaddr_storage *to),
 				   const struct sockaddr_storage *to)
 {
 	for (unsigned int i = 0; i < v->port_count; i++) {
@@ -381,7 +390,7 @@ static struct iba_vport *next_port(struct iba_verbs *v,
 			&v->port[v->port_next++ % v->port_count];
 
 		if (port->listen && !port->dev->dying &&
-		    (!to || iba_vport_meets(port, to)))
+		    (!suits || suits(port, to)))
 			return port;
 	}
 	return NULL;
@@ -389,15 +398,15 @@ static struct iba_vport *next_port(struct iba_verbs *v,
 
 struct iba_vport *iba_vport_next(struct iba_verbs *v)
 {
-	return next_port(v, NULL);
+	return next_port(v, NULL, NULL);
 }
 
 struct iba_vport *iba_vport_toward(struct iba_verbs *v,
 				   const struct sockaddr_storage *to)
 {
-	struct iba_vport *port = next_port(v, to);
+	struct iba_vport *port = next_port(v, iba_vport_meets, to);
 
-	return port ? port : next_port(v, NULL);
+	return port ? port : next_port(v, same_family, to);
 }
 
 static int set_nonblocking(int fd)
@@ -427,6 +436,7 @@ static void dev_close(struct iba_vdev *dev)
 static int dev_build(struct iba_vdev *dev)
 {
 	struct loop *loop = dev->v->t->loop;
+	uint32_t cqe;
 
 	if (ibv_query_device(dev->ctx, &dev->attr))
 		return -ENODEV;
@@ -438,7 +448,10 @@ static int dev_build(struct iba_vdev *dev)
 	dev->channel = ibv_create_comp_channel(dev->ctx);
 	if (!dev->pd || !dev->channel)
 		return -errno;
-	dev->cq = ibv_create_cq(dev->ctx, CQE_FIRST, dev, dev->channel, 0);
+	cqe = dev->immediates ? CQE_FIRST : CQE_IWARP;
+	if (cqe > (uint32_t)dev->attr.max_cqe)
+		cqe = (uint32_t)dev->attr.max_cqe;
+	dev->cq = ibv_create_cq(dev->ctx, (int)cqe, dev, dev->channel, 0);
 	if (!dev->cq || set_nonblocking(dev->channel->fd) ||
 	    set_nonblocking(dev->ctx->async_fd))
 		return -errno;

@@ -365,6 +365,7 @@ void iba_vlane_release(struct iba_vlane *lane)
 	if (!destroy_qps(lane))
 		return;
 	broken = free_paths(lane);
+	iba_vlane_short(lane, false);
 	if (lane->ctrl_mr && !lane->dev->dead)
 		ibv_dereg_mr(lane->ctrl_mr);
 	if (lane->ctrl_mem)

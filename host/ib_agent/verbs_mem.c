@@ -302,23 +302,22 @@ void iba_vvm_lane_gone(struct iba_vvm *vvm, bool broken)
 		iba_vvm_feed_starved(vvm);
 }
 
-/* Of queue pairs that are gone: what the device has not told of is not sent. */
 void iba_vvm_tx_start(struct iba_vvm *vvm, uint16_t head, struct iba_vlane *lane)
 {
 	vvm->tx_lane[head] = lane;
 	vvm->dev->awaited++;
 }
 
-bool iba_vvm_tx_done(struct iba_vvm *vvm, uint16_t head)
+void iba_vvm_tx_done(struct iba_vvm *vvm, uint16_t head)
 {
 	if (!vvm->tx_lane[head])
-		return false;
+		return;
 	vvm->tx_lane[head] = NULL;
 	vvm->dev->awaited--;
 	iba_slot_done(&vvm->vm->slot[head]);
-	return true;
 }
 
+/* Of queue pairs that are gone: what the device has not told of is not sent. */
 void iba_vvm_forget_tx(struct iba_vvm *vvm, const struct iba_vlane *lane)
 {
 	for (unsigned int i = 0; i < vvm->tx_num; i++)

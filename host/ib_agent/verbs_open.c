@@ -142,7 +142,13 @@ static int meet(struct iba_vlane *lane)
 	if (iba_vport_meets(lane->port, &lane->peer))
 		return 0;
 	port = iba_vport_toward(v, &lane->peer);
-	vvm = port ? iba_vvm_get(v, lane->vvm->vm, port->dev, &reason) : NULL;
+	if (!port)
+		return -EHOSTUNREACH;
+	/* the fabric has routers: it is as good as another */
+	if (!iba_vport_meets(port, &lane->peer) &&
+	    lane->port->addr.ss_family == lane->peer.ss_family)
+		return 0;
+	vvm = iba_vvm_get(v, lane->vvm->vm, port->dev, &reason);
 	if (!vvm)
 		return -EHOSTUNREACH;
 	lane->port = port;

@@ -205,6 +205,7 @@ bool iba_wring_place(struct iba_vlane *lane, unsigned int class, uint32_t bytes,
 		tell->wr_id = wr->wr_id;
 		tell->opcode = IBV_WR_SEND;
 		tell->send_flags = IBV_SEND_SOLICITED;
+		wr->send_flags &= ~(unsigned int)IBV_SEND_SOLICITED;
 		wr->wr_id = iba_v_id(IBA_V_WRITE, class, 0, 0);
 		wr->opcode = IBV_WR_RDMA_WRITE;
 		wr->next = tell;

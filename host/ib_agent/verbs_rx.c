@@ -291,7 +291,7 @@ static void completed(struct iba_vdev *dev, const struct ibv_wc *wc)
 	else if (!lane) /* it is gone, and so is what waited for this */
 		return;
 	else if (work == IBA_V_TX_EARLY)
-		qp->early--;
+		qp->early -= qp->early > 0;
 	else if (work == IBA_V_CTRL_TX_WORK)
 		iba_vctrl_done(lane);
 	else if (work == IBA_V_CTRL_RX_WORK)

@@ -135,7 +135,7 @@ uint32_t hand_ask(struct by_hand *p, uint32_t tenant,
 void lane_ask(struct lane_by_hand *l)
 {
 	hand_shake(&l->control, hand_key);
-	hand_hello(&l->control, "h9", 1);
+	hand_hello(&l->control, "h9", VNET_PEER_VERSION);
 	hand_ask(&l->control, BED_TENANT, &l->answer);
 }
 
@@ -202,7 +202,7 @@ uint32_t lane_rejected(struct lane_by_hand *l, unsigned int type)
 void open_lane(struct lane_by_hand *l)
 {
 	lane_ask(l);
-	if (lane_greet(l, BED_TENANT, 1, 3))
+	if (lane_greet(l, BED_TENANT, VNET_PEER_VERSION, 3))
 		ok(false, "lane opens");
 }
 

@@ -23,34 +23,34 @@ static void test_lane_hello(void)
 	int fd;
 
 	lane_ask(&l);
-	is_int(lane_greet(&l, BED_TENANT, 1, 3), 0, "a good token is taken");
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 3), 0, "a good token is taken");
 	close(l.fd);
-	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 3), VTOE_REASON_PROTOCOL,
 	       "but once only");
 	lane_end(&l);
 
 	lane_ask(&l);
 	l.answer.token[31] ^= 1;
-	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 3), VTOE_REASON_PROTOCOL,
 	       "a wrong token");
 	ok(ends(l.fd), "ends the lane");
 	lane_end(&l);
 
 	lane_ask(&l);
-	is_int(lane_greet(&l, BED_TENANT + 1, 1, 3), VTOE_REASON_TENANT,
+	is_int(lane_greet(&l, BED_TENANT + 1, VNET_PEER_VERSION, 3), VTOE_REASON_TENANT,
 	       "another tenant");
 	lane_end(&l);
 	lane_ask(&l);
-	is_int(lane_greet(&l, BED_TENANT, 2, 3), VTOE_REASON_VERSION,
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION + 1, 3), VTOE_REASON_VERSION,
 	       "another version");
-	ok(agent_logged(&bed.agent[0], "it speaks version 2, we speak 1 (version)"),
+	ok(agent_logged(&bed.agent[0], "it speaks version 3, we speak 2 (version)"),
 	   "both numbers are in the log");
 	close(l.fd);
-	is_int(lane_greet(&l, BED_TENANT, 1, 3), VTOE_REASON_PROTOCOL,
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 3), VTOE_REASON_PROTOCOL,
 	       "uses up the token too");
 	lane_end(&l);
 	lane_ask(&l);
-	is_int(lane_greet(&l, BED_TENANT, 1, 4), VTOE_REASON_PROTOCOL,
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 4), VTOE_REASON_PROTOCOL,
 	       "a token from another host");
 	lane_end(&l);
 
@@ -226,7 +226,7 @@ static void test_greeting_full(void)
 	lane_ask(&l);
 	for (int i = 0; i < 70; i++)
 		fd[i] = tcp_connect(1, ntohs(l.answer.addr.port), 3);
-	is_int(lane_greet(&l, BED_TENANT, 1, 3), 0,
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 3), 0,
 	       "a good token behind 70 that say nothing");
 	ok(ends(fd[0]), "the oldest gave way");
 	for (int i = 0; i < 70; i++)
@@ -661,7 +661,7 @@ static uint32_t take_lane(struct lane_by_hand *l, int control, int data,
 	l->control.tls = iba_tls_create(l->control.ctx, l->control.fd, true);
 	l->fd = -1;
 	if (iba_tls_handshake(l->control.tls) != 1 ||
-	    !hand_hello(&l->control, "h9", 1) ||
+	    !hand_hello(&l->control, "h9", VNET_PEER_VERSION) ||
 	    !hand_read(&l->control, &peer, sizeof(peer)) ||
 	    !hand_read(&l->control, &ask, sizeof(ask)))
 		return 0;

@@ -55,7 +55,7 @@ static void test_control(void)
 
 	memcpy(other, hand_key, sizeof(other));
 	other[0] ^= 0x80;
-	ok(!hand_shake(&p, other) || !hand_hello(&p, "h9", 1),
+	ok(!hand_shake(&p, other) || !hand_hello(&p, "h9", VNET_PEER_VERSION),
 	   "another key does not get in");
 	hand_end(&p);
 
@@ -65,13 +65,13 @@ static void test_control(void)
 	refuse_version(VNET_PEER_VERSION + 1);
 
 	hand_shake(&p, hand_key);
-	hand_hello(&p, "h1", 1);
+	hand_hello(&p, "h1", VNET_PEER_VERSION);
 	is_int(hand_ask(&p, BED_TENANT, &answer), 9999,
 	       "nor does one with the agent's own name");
 	hand_end(&p);
 
 	hand_shake(&p, hand_key);
-	ok(hand_hello(&p, "h9", 1), "HELLO both ways");
+	ok(hand_hello(&p, "h9", VNET_PEER_VERSION), "HELLO both ways");
 	hand_send(&p, VNET_PEER_PING, NULL, 0);
 	ok(hand_receive(&p, VNET_PEER_PONG, NULL, 0), "PING, PONG");
 	is_int(hand_ask(&p, 99, &answer), VTOE_REASON_PEER_NO_VTOE,
@@ -91,7 +91,7 @@ static void test_incoming_full(void)
 
 	for (int i = 0; i < 70; i++)
 		fd[i] = tcp_connect(1, bed.agent[0].port, 3);
-	ok(hand_shake(&p, hand_key) && hand_hello(&p, "h9", 1),
+	ok(hand_shake(&p, hand_key) && hand_hello(&p, "h9", VNET_PEER_VERSION),
 	   "a peer behind 70 that say nothing");
 	ok(ends(fd[0]), "the oldest gave way");
 	for (int i = 0; i < 70; i++)
@@ -136,8 +136,8 @@ static void test_no_descriptors(void)
 		usleep(1000);
 	ok(ret == 1 && le32toh(msg.u.hello_reply.status) == VTOE_REASON_VERSION,
 	   "later the shim that waited is answered");
-	ok(hand_shake(&p, hand_key) && hand_hello(&p, "h9", 1), "peers too");
-	is_int(lane_greet(&l, BED_TENANT, 1, 3), 0, "and lanes");
+	ok(hand_shake(&p, hand_key) && hand_hello(&p, "h9", VNET_PEER_VERSION), "peers too");
+	is_int(lane_greet(&l, BED_TENANT, VNET_PEER_VERSION, 3), 0, "and lanes");
 	hand_end(&p);
 	lane_end(&l);
 	close(shim);
