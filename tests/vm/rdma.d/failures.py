@@ -24,7 +24,7 @@ def flows(lab):
 def moves(lab):
     """True once the stream has moved more, false if it has ended."""
     out = lab.sh("g1", "sent() { awk '$1 == \"tx_bytes\" { print $2 }' /proc/net/vnet_stat; }; old=$(sent); "
-                 "until [ $(sent) -gt $((old + 500000)) ]; do ! grep -q '^END ' /tmp/stream || { echo ended; exit 0; }; sleep 0.2; done", limit=100)
+                 "until [ $(sent) -gt $((old + 500000)) ]; do ! grep -q '^END ' /tmp/stream || { echo ended; exit 0; }; sleep 0.2; done", limit=250)
     return "ended" not in out
 
 
@@ -43,7 +43,7 @@ def stopped(lab):
 
 
 def offloaded_again(lab):
-    lab.until("g1", "LD_PRELOAD=/vnet/libvnetsock.so %s rr %s 6000 --seconds 0.2 --size 1 | grep -q '\"path\":\"vtoe\"'" % (BENCH, G2), limit=100)
+    lab.until("g1", "LD_PRELOAD=/vnet/libvnetsock.so %s rr %s 6000 --seconds 0.2 --size 1 | grep -q '\"path\":\"vtoe\"'" % (BENCH, G2), limit=250)
 
 
 def guest_killed(tap, lab):

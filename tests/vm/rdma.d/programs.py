@@ -53,7 +53,7 @@ def server(lab, start, port, script):
 def socket_tests(lab, names):
     with served(lab, "setsid /build/tests/guest/sock_connect server >/dev/null 2>&1 & echo $! >/run/pid", 7000):
         for name in names:
-            lab.sh("g1", 'exec timeout 100 /build/tests/guest/sock_%s client "$1"' % name, G2, offload=True)
+            lab.sh("g1", 'exec timeout 200 /build/tests/guest/sock_%s client "$1"' % name, G2, offload=True)
     return ", ".join(names)
 
 

@@ -15,6 +15,7 @@ PRELOAD = "LD_PRELOAD=/vnet/libvnetsock.so"
 IP = {"g1": "192.168.77.1", "g2": "192.168.77.2"}
 GUEST_OF = {"h1": "g1", "h2": "g2"}
 PACKET = 4096   # bytes: InfiniBand's largest
+MESSAGE = 65536  # bytes: what a guest puts into one
 STEP = 120      # seconds: starting a program takes half a second there, and nobody measures time
 
 
@@ -76,7 +77,7 @@ class Lab:
     def host(self, host, script, *args, limit=STEP):
         return self.lab("host", host, "--", "sh", "-c", script, "sh", *args, limit=limit)
 
-    def until(self, guest, condition, limit=60):
+    def until(self, guest, condition, limit=180):
         """Wait until a shell condition holds in a guest."""
         self.sh(guest, "until %s; do sleep 0.2; done" % condition, limit=limit)
 
@@ -87,7 +88,7 @@ class Lab:
         """Run it over the offload, detached; its output goes to a file, at the end of it stands END and its status."""
         self.sh(guest, 'rm -f "$2"; (%s setsid bash -c "$1"; echo "END $?") >"$2" 2>&1 </dev/null &' % PRELOAD, script, out)
 
-    def ended(self, guest, out, limit=60):
+    def ended(self, guest, out, limit=180):
         """What a background program said, once it has ended."""
         try:
             return self.sh(guest, 'until grep -qs "^END " "$1"; do sleep 0.2; done; cat "$1"', out, limit=limit)
@@ -141,6 +142,10 @@ class Lab:
     def carried(self, host):
         """Bytes of the guests' messages that this agent has put on lanes of the fabric."""
         return sum(lane["tx_bytes"] for lane in self.agent(host)["lanes"] if lane.get("fabric", "tcp") == self.fabric)
+
+    def too_late(self, host):
+        """Messages of guests on connections that their peer had reset meanwhile: they go nowhere."""
+        return sum(vm["drops"].get(why, 0) for vm in self.agent(host)["vms"] for why in ("broken_conn", "unknown_sid"))
 
     def device_packets(self, host):
         """That the RDMA device has sent."""
