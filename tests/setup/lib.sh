@@ -73,3 +73,15 @@ run_logged() {
 		die "$what failed with status $status; the whole log is $log"
 	fi
 }
+
+# make_entry NAME WHAT FUNCTION: the cache entry NAME, in which FUNCTION DIR puts what belongs there. For with_lock.
+make_entry() {
+	local dir=$VNET_CACHE/$1 tmp=$VNET_CACHE/.$1.$$ log=$VNET_CACHE/$1.log
+	[ -d "$dir" ] && return
+	# shellcheck disable=SC2064 # the name is fixed now
+	trap "rm -rf --one-file-system '$tmp'" EXIT
+	mkdir -p "$tmp"
+	run_logged "$log" "$2" "$3" "$tmp"
+	mv "$tmp" "$dir"
+	rm -f "$log"
+}
