@@ -161,33 +161,53 @@ static u32 find_way(struct vtoe_sock *vs, struct way *way)
 	return way->dev ? VTOE_REASON_NONE : reason;
 }
 
+#define PORT_TRIES 8
+
+static int bind_any_port(struct vtoe_sock *vs)
+{
+	struct sock *isk = vs->inner->sk;
+	struct sockaddr_storage ss;
+	u8 locks = isk->sk_userlocks;
+	bool only6 = isk->sk_ipv6only;
+	bool no_port = vtoe_bind_no_port(isk);
+	int len, err;
+
+	vs->local.port = 0;
+	len = vtoe_addr_to_user(vtoe_sock(vs), &vs->local, &ss);
+	vtoe_set_bind_no_port(isk, false);
+	err = kernel_bind(vs->inner, (struct vtoe_sockaddr *)&ss, len);
+	vtoe_set_bind_no_port(isk, no_port);
+	isk->sk_userlocks = locks;
+	isk->sk_ipv6only = only6;
+	vs->local.port = inet_sk(isk)->inet_sport;
+	return err;
+}
+
 /*
  * Takes a port, unless the program did, for the address that the route chose.
  * Neither is the program's choice: they go where those that TCP takes itself
- * would go (vtoe_inner_unbind, tcp_set_state).
+ * would go (vtoe_inner_unbind, tcp_set_state). Never the one that is connected to:
+ * TCP's connect() does not take what bind() would give a listener, and over it
+ * the socket would connect to itself where there is none.
  */
 static int take_port(struct vtoe_sock *vs)
 {
 	struct sock *isk = vs->inner->sk;
-	struct sockaddr_storage ss;
-	bool no_port, only6;
-	int len, err = 0;
-	u8 locks;
+	int err, tries;
 
-	if (!inet_sk(isk)->inet_num) {
-		vs->local.port = 0;
-		len = vtoe_addr_to_user(vtoe_sock(vs), &vs->local, &ss);
-		locks = isk->sk_userlocks;
-		only6 = isk->sk_ipv6only;
-		no_port = vtoe_bind_no_port(isk);
-		vtoe_set_bind_no_port(isk, false);
-		err = kernel_bind(vs->inner, (struct vtoe_sockaddr *)&ss, len);
-		vtoe_set_bind_no_port(isk, no_port);
-		isk->sk_userlocks = locks;
-		isk->sk_ipv6only = only6;
+	if (inet_sk(isk)->inet_num) {
+		vs->local.port = inet_sk(isk)->inet_sport;
+		return 0;
 	}
-	vs->local.port = inet_sk(isk)->inet_sport;
-	return err;
+	for (tries = 0; tries < PORT_TRIES; tries++) {
+		err = bind_any_port(vs);
+		if (err || vs->local.port != vs->remote.port ||
+		    !vtoe_addr_same_host(&vs->local, &vs->remote))
+			return err;
+		vtoe_inner_drop_port(isk);
+		vs->local.port = 0;
+	}
+	return -EADDRNOTAVAIL;
 }
 
 static u32 give_connect(struct vtoe_sock *vs)

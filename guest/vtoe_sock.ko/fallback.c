@@ -193,6 +193,22 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	sock_release(inner);
 }
 
+/* A port goes with an opening that ends: modules have no other way. lock_sock(isk) */
+static void drop_port(struct sock *isk)
+{
+	WRITE_ONCE(isk->sk_state, TCP_SYN_SENT);
+	isk->sk_prot->disconnect(isk, 0);
+	WRITE_ONCE(isk->sk_err, 0);
+}
+
+void vtoe_inner_drop_port(struct sock *isk)
+{
+	lock_sock(isk);
+	if (isk->sk_state == TCP_CLOSE)
+		drop_port(isk);
+	release_sock(isk);
+}
+
 /*
  * What tcp_disconnect() leaves of a connection's name: a port, and an address,
  * that the program has not chosen are free again, and the port is still shown.
@@ -206,10 +222,9 @@ void vtoe_inner_unbind(struct vtoe_sock *vs)
 	if (isk) {
 		lock_sock(isk);
 		locks |= isk->sk_userlocks;
-		if (isk->sk_state == TCP_CLOSE) {
-			/* A port goes with an opening that ends: modules have no other way. */
-			if (!(locks & SOCK_BINDPORT_LOCK))
-				WRITE_ONCE(isk->sk_state, TCP_SYN_SENT);
+		if (isk->sk_state == TCP_CLOSE && !(locks & SOCK_BINDPORT_LOCK)) {
+			drop_port(isk);
+		} else if (isk->sk_state == TCP_CLOSE) {
 			isk->sk_prot->disconnect(isk, 0);
 			WRITE_ONCE(isk->sk_err, 0);
 		}

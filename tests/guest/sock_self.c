@@ -143,6 +143,39 @@ static void self_connect(void)
 	close(fd);
 }
 
+static void port_range(const char *set, char *was, size_t size)
+{
+	int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDWR | O_CLOEXEC);
+	ssize_t n = was ? read(fd, was, size - 1) : 0;
+
+	check(fd >= 0 && n >= 0);
+	if (was)
+		was[n] = '\0';
+	check(pwrite(fd, set, strlen(set), 0) == (ssize_t)strlen(set));
+	close(fd);
+}
+
+/* A port that nobody listens at any more is refused: no socket takes it to connect to itself. */
+static void not_itself(void)
+{
+	char was[64];
+	int i;
+
+	port_range("40000 40039", was, sizeof(was));
+	for (i = 0; i < 200; i++) {
+		struct addr at = at_port("127.0.0.1", 0);
+		int fd = vnet_socket(false);
+
+		check(bind(fd, sa(&at), at.len) == 0);
+		check(getsockname(fd, (struct sockaddr *)&at.ss, &at.len) == 0);
+		close(fd);
+		fd = vnet_socket(false);
+		check(connect(fd, sa(&at), at.len) == -1 && errno == ECONNREFUSED);
+		close(fd);
+	}
+	port_range(was, NULL, 0);
+}
+
 static void *connect_other(void *arg)
 {
 	const struct addr *pair = arg;
@@ -224,6 +257,7 @@ static void client(void)
 	refused("::1");
 	refused_later();
 	self_connect();
+	not_itself();
 	simultaneous();
 	if (way == OFFLOAD)
 		namespace();
