@@ -205,8 +205,8 @@ static int take_port(struct vtoe_sock *vs)
 		    !vtoe_addr_same_host(&vs->local, &vs->remote))
 			return err;
 		vtoe_inner_drop_port(isk);
-		vs->local.port = 0;
 	}
+	vs->local.port = 0;
 	return -EADDRNOTAVAIL;
 }
 

@@ -193,10 +193,12 @@ void vtoe_inner_release(struct vtoe_sock *vs)
 	sock_release(inner);
 }
 
-/* A port goes with an opening that ends: modules have no other way. lock_sock(isk) */
-static void drop_port(struct sock *isk)
+/* lock_sock(isk), which is closed */
+static void drop_name(struct sock *isk, bool port)
 {
-	WRITE_ONCE(isk->sk_state, TCP_SYN_SENT);
+	/* A port goes with an opening that ends: modules have no other way. */
+	if (port)
+		WRITE_ONCE(isk->sk_state, TCP_SYN_SENT);
 	isk->sk_prot->disconnect(isk, 0);
 	WRITE_ONCE(isk->sk_err, 0);
 }
@@ -205,7 +207,7 @@ void vtoe_inner_drop_port(struct sock *isk)
 {
 	lock_sock(isk);
 	if (isk->sk_state == TCP_CLOSE)
-		drop_port(isk);
+		drop_name(isk, true);
 	release_sock(isk);
 }
 
@@ -222,12 +224,8 @@ void vtoe_inner_unbind(struct vtoe_sock *vs)
 	if (isk) {
 		lock_sock(isk);
 		locks |= isk->sk_userlocks;
-		if (isk->sk_state == TCP_CLOSE && !(locks & SOCK_BINDPORT_LOCK)) {
-			drop_port(isk);
-		} else if (isk->sk_state == TCP_CLOSE) {
-			isk->sk_prot->disconnect(isk, 0);
-			WRITE_ONCE(isk->sk_err, 0);
-		}
+		if (isk->sk_state == TCP_CLOSE)
+			drop_name(isk, !(locks & SOCK_BINDPORT_LOCK));
 		release_sock(isk);
 	}
 	if (!(locks & SOCK_BINDADDR_LOCK))

@@ -215,11 +215,13 @@ void iba_verbs_vm_ready(struct iba_vm *vm)
 	enum vtoe_reason reason;
 	struct iba_vport *port = v ? iba_vport_next(v) : NULL;
 
-	if (port && vm->balloon && log_ratelimited_ok(&vm->log_limit, 10, 10))
+	if (!port)
+		return;
+	if (!vm->balloon)
+		iba_vvm_get(v, vm, port->dev, &reason);
+	else if (log_ratelimited_ok(&vm->log_limit, 10, 10))
 		log_warn("vm %s: not over verbs: it has a memory balloon or virtio-mem, and pages that it gives away would stay the device's; start it without",
 			 vm->name);
-	if (port)
-		iba_vvm_get(v, vm, port->dev, &reason);
 }
 
 const struct iba_fabric iba_fabric_verbs = {
