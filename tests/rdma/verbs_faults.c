@@ -4,8 +4,10 @@
  */
 #include <arpa/inet.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +16,7 @@
 #include "tap.h"
 #include "verbs_test.h"
 
-/* ---- a fault to order: the agent's code is linked in, and called through this ---- */
+/* ---- faults to order: the agent's code is linked in, and called through these ---- */
 
 static bool bad_loop; /* the next queue pair to itself is to another, which is not there */
 
@@ -29,6 +31,34 @@ int __wrap_ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 		bad_loop = false;
 	}
 	return __real_ibv_modify_qp(qp, attr, mask);
+}
+
+/* In the agents' processes, too. While it is set, no buffer that is posted is there. */
+static atomic_bool *unready;
+static int (*post_srq_recv)(struct ibv_srq *srq, struct ibv_recv_wr *wr,
+			    struct ibv_recv_wr **bad);
+
+static int post_nothing(struct ibv_srq *srq, struct ibv_recv_wr *wr,
+			struct ibv_recv_wr **bad)
+{
+	return atomic_load(unready) ? 0 : post_srq_recv(srq, wr, bad);
+}
+
+struct ibv_srq *__real_ibv_create_srq(struct ibv_pd *pd,
+				      struct ibv_srq_init_attr *attr);
+struct ibv_srq *__wrap_ibv_create_srq(struct ibv_pd *pd,
+				      struct ibv_srq_init_attr *attr);
+
+struct ibv_srq *__wrap_ibv_create_srq(struct ibv_pd *pd,
+				      struct ibv_srq_init_attr *attr)
+{
+	struct ibv_srq *srq = __real_ibv_create_srq(pd, attr);
+
+	if (srq && unready && srq->context->ops.post_srq_recv != post_nothing) {
+		post_srq_recv = srq->context->ops.post_srq_recv;
+		srq->context->ops.post_srq_recv = post_nothing;
+	}
+	return srq;
 }
 
 /* ---- the tests ---- */
@@ -93,6 +123,44 @@ void test_loop_broken(void)
 	ok(stream_exchange(&a, &b, 100000, G_LARGE), "data passes");
 	guest_stop(&c);
 	stop();
+}
+
+/*
+ * A peer's agent that promises what it does not have: the device gives up asking.
+ * iWARP does not ask.
+ */
+void test_not_ready(void)
+{
+	struct stream a, b;
+
+	if (program)
+		return;
+	unready = mmap(NULL, sizeof(*unready), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (unready == MAP_FAILED)
+		bail_out("no memory");
+	atomic_store(unready, true);
+	if (!start(NULL, ""))
+		return;
+	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	send_a_lot(&a);
+	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
+	   "no buffer is there: LANE_LOST");
+	ok(stream_wait_broken(&b) && b.reason == VTOE_REASON_LANE_LOST,
+	   "at both ends");
+	is_int(b.rx, 0, "and nothing has come");
+	rnr_exhausted();
+	is_int(stream_close(&a, 0) + stream_close(&b, 0), 0, "both close");
+	atomic_store(unready, false);
+	streams_reset();
+	is_int(bed_open(&bed, &a, &b), 0, "a new connection opens");
+	ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+	over_verbs(&a, &b);
+	is_int(bed.a.rwq_returned + bed.b.rwq_returned, 0,
+	       "no buffer came back unused");
+	stop();
+	munmap(unready, sizeof(*unready));
+	unready = NULL;
 }
 
 /* What takes a while. */

@@ -59,13 +59,29 @@ static bool iwarp(void)
 	return type && !strcmp(type, "siw");
 }
 
+#define RNR_COUNTERS 3
+
+static const char *const rnr_counters[RNR_COUNTERS] = {
+	"send_rnr_err", "rcvd_rnr_err", "retry_rnr_exceeded_err",
+};
+static long rnr_seen[RNR_COUNTERS]; /* when they were looked at last */
+
 void no_rnr(void)
 {
-	static const char *const names[] = { "send_rnr_err", "rcvd_rnr_err",
-					     "retry_rnr_exceeded_err" };
+	for (int i = 0; i < RNR_COUNTERS && !iwarp(); i++)
+		is_int(hw_counter(rnr_counters[i]), rnr_seen[i],
+		       rnr_counters[i]);
+}
 
-	for (int i = 0; i < 3 && !iwarp(); i++)
-		is_int(hw_counter(names[i]), 0, names[i]);
+void rnr_exhausted(void)
+{
+	for (int i = 0; i < RNR_COUNTERS && !iwarp(); i++) {
+		long value = hw_counter(rnr_counters[i]);
+
+		note("%s: %ld", rnr_counters[i], value - rnr_seen[i]);
+		ok(value > rnr_seen[i], rnr_counters[i]);
+		rnr_seen[i] = value;
+	}
 }
 
 int shell(const char *command)
@@ -571,6 +587,7 @@ static const struct {
 	{ "mixed", test_mixed },
 	{ "loop-broken", test_loop_broken },
 	{ "peer-hangs", test_peer_hangs },
+	{ "not-ready", test_not_ready },
 	{ "robbed", test_robbed },
 	{ "write-wraps", test_write_wraps },
 	{ "write-one-side", test_write_one_side },

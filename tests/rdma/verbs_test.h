@@ -18,6 +18,8 @@ int shell(const char *command); /* its exit status */
 void over_verbs(const struct stream *a, const struct stream *b);
 /* The device has seen no receiver that was not ready. */
 void no_rnr(void);
+/* Once since the last call it was asked in vain until it gave up. */
+void rnr_exhausted(void);
 void send_a_lot(struct stream *s);
 /* Without the other guest, which is not there any more. */
 bool broken_alone(struct stream *s);
@@ -33,6 +35,7 @@ void test_write_faults(void);
 /* verbs_faults.c */
 void test_loop_broken(void);
 void test_peer_hangs(void);
+void test_not_ready(void);
 void test_robbed(void);
 void test_device_removed(void);
 
