@@ -71,11 +71,25 @@ void vtoe_set_state(struct vtoe_sock *vs, enum vtoe_sock_trigger trigger)
 	smp_store_release(&sk->sk_state, to);
 }
 
+static bool armed(const struct vtoe_sock *vs, unsigned long at)
+{
+	return delayed_work_pending(&vs->work) && !time_before(at, READ_ONCE(vs->work_at));
+}
+
 void vtoe_work_in(struct vtoe_sock *vs, unsigned long delay)
 {
-	sock_hold(vtoe_sock(vs));
-	if (mod_delayed_work(vtoe_wq, &vs->work, delay))
-		sock_put(vtoe_sock(vs)); /* it was pending, with a reference */
+	unsigned long at = jiffies + delay;
+
+	if (armed(vs, at))
+		return;
+	spin_lock_bh(&vs->work_lock);
+	if (!armed(vs, at)) {
+		WRITE_ONCE(vs->work_at, at);
+		sock_hold(vtoe_sock(vs));
+		if (mod_delayed_work(vtoe_wq, &vs->work, delay))
+			sock_put(vtoe_sock(vs)); /* it was pending, with a reference */
+	}
+	spin_unlock_bh(&vs->work_lock);
 }
 
 /* Any context; one that runs goes on. */
@@ -141,6 +155,7 @@ void vtoe_sk_init(struct sock *sk)
 	init_pinet6(vs);
 
 	spin_lock_init(&vs->lock);
+	spin_lock_init(&vs->work_lock);
 	INIT_LIST_HEAD(&vs->announced);
 	INIT_LIST_HEAD(&vs->listeners);
 	INIT_LIST_HEAD(&vs->neigh_node);

@@ -309,8 +309,9 @@ void vtoe_sock_work(struct work_struct *work)
 	if (vs->rx.acked != vs->rx.consumed)
 		kick |= vtoe_send_credit(vs, 0);
 	vtoe_close_check(vs);
+	timed_out = vtoe_tx_timed_out(vs);
 	if (sock_flag(sk, SOCK_DEAD) && sk->sk_state != VTOE_SOCK_CLOSE) {
-		timed_out = time_after_eq(jiffies, vs->deadline);
+		timed_out |= time_after_eq(jiffies, vs->deadline);
 		if (!timed_out) /* the deadline may come nearer: FIN_WAIT2 */
 			vtoe_work_in(vs, min(vs->deadline - jiffies,
 					     (unsigned long)VTOE_ORPHAN_TIMEOUT));

@@ -332,8 +332,7 @@ static void settle(struct vtoe_sock *vs, struct list_head *back)
 
 	/* In the middle of a buffer there is little to tell. */
 	if (list_empty(back) && vtoe_readable(vs)) {
-		if (!delayed_work_pending(&vs->work))
-			vtoe_work_in(vs, VTOE_ACK_DELAY);
+		vtoe_work_in(vs, VTOE_ACK_DELAY);
 		return;
 	}
 	if (!list_empty(back)) {
@@ -358,7 +357,7 @@ static void settle(struct vtoe_sock *vs, struct list_head *back)
 	spin_unlock_bh(&vs->lock);
 	if (kick)
 		vtoe_kick_swq(dev);
-	if (later && !delayed_work_pending(&vs->work))
+	if (later)
 		vtoe_work_in(vs, VTOE_ACK_DELAY);
 }
 

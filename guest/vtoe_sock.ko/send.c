@@ -82,6 +82,7 @@ void vtoe_tx_purge(struct vtoe_sock *vs)
 	list_for_each_entry_safe(chunk, next, &vs->tx_queue, node)
 		chunk_done(vs, chunk);
 	vs->tx_next = NULL;
+	vs->tx_blocked = false;
 }
 
 static u32 max_chunk(const struct vtoe_sock *vs)
@@ -202,6 +203,34 @@ bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags)
 	return kick;
 }
 
+/*
+ * TCP_USER_TIMEOUT. What the peer has no room for ends the connection when it has
+ * waited for so long; what has left is the agents' concern. vs->lock
+ */
+static void blocked(struct vtoe_sock *vs)
+{
+	if (vs->tx_blocked)
+		return;
+	vs->tx_blocked = true;
+	vs->blocked_since = jiffies;
+	if (READ_ONCE(vs->user_timeout))
+		vtoe_work_in(vs, msecs_to_jiffies(vs->user_timeout));
+}
+
+/* By the work, which is armed anew as long as it waits. vs->lock */
+bool vtoe_tx_timed_out(struct vtoe_sock *vs)
+{
+	unsigned long limit = msecs_to_jiffies(READ_ONCE(vs->user_timeout));
+	unsigned long waited = jiffies - vs->blocked_since;
+
+	if (!vs->tx_blocked || !limit)
+		return false;
+	if (waited >= limit)
+		return true;
+	vtoe_work_in(vs, limit - waited);
+	return false;
+}
+
 /* Posts what may be posted. vs->lock; true: kick the SWQ. */
 bool vtoe_xmit(struct vtoe_sock *vs)
 {
@@ -218,6 +247,7 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 		n = vtoe_tx_may_send(&vs->tx, vs->snd_nxt, chunk->len, &class);
 		if (!n) {
 			vtoe_count(sk, VTOE_STAT_TX_BLOCKED);
+			blocked(vs);
 			if (!vs->want_told)
 				kick |= vtoe_send_credit(vs, VTOE_MSG_F_WANT_CREDIT);
 			break;
@@ -246,6 +276,7 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 			break;
 		}
 		kick = true;
+		vs->tx_blocked = false;
 		vs->credit_owed = false;
 		vs->want_told = want;
 		WRITE_ONCE(vs->snd_nxt, vs->snd_nxt + n);
@@ -383,7 +414,7 @@ static void flush(struct vtoe_sock *vs, bool hold)
 	spin_unlock_bh(&vs->lock);
 	if (kick)
 		vtoe_kick_swq(vs->conn->dev);
-	if (hold && READ_ONCE(vs->tx_next) && !delayed_work_pending(&vs->work))
+	if (hold && READ_ONCE(vs->tx_next))
 		vtoe_work_in(vs, VTOE_CORK_DELAY);
 }
 

@@ -175,9 +175,12 @@ static bool note_option(struct vtoe_sock *vs, int level, int optname, int value)
 		return true;
 	}
 	number = int_option(vs, optname, &limits);
-	if (number)
-		*number = value;
-	return number;
+	if (!number)
+		return false;
+	WRITE_ONCE(*number, value);
+	if (optname == TCP_USER_TIMEOUT && vs->conn)
+		vtoe_work_in(vs, 0); /* it may be over */
+	return true;
 }
 
 /* What we and children need of the inner socket, which softirq must not look at. lock_sock */

@@ -224,6 +224,8 @@ struct vtoe_sock {
 	u8 next_hop[ETH_ALEN];
 
 	struct delayed_work work;
+	spinlock_t work_lock;
+	unsigned long work_at; /* while it is pending; jiffies */
 
 	spinlock_t lock; /* everything below; see the top */
 	struct vtoe_sid *conn;
@@ -237,6 +239,8 @@ struct vtoe_sock {
 	u64 snd_nxt, snd_end;
 	bool tx_hold;	/* the last chunk waits for more (MSG_MORE, cork) */
 	unsigned long hold_until;
+	bool tx_blocked; /* tx_next waits for credit, */
+	unsigned long blocked_since; /* jiffies: TCP_USER_TIMEOUT */
 	bool want_told;
 	bool credit_owed; /* a message that was to tell found no room */
 	struct list_head credit_node; /* waits for buffers to grant; pool_lock */
@@ -355,7 +359,10 @@ void vtoe_sk_init(struct sock *sk);
 void vtoe_socket_init(struct socket *sock);
 struct sock *vtoe_sk_alloc(struct net *net, int family, gfp_t gfp, int kern);
 void vtoe_set_state(struct vtoe_sock *vs, enum vtoe_sock_trigger trigger);
-/* after (delay) in process context, under lock_sock: close.c, vtoe_sock_work() */
+/*
+ * After delay at most, in process context, under lock_sock: close.c,
+ * vtoe_sock_work(), which looks for itself what is due.
+ */
 void vtoe_work_in(struct vtoe_sock *vs, unsigned long delay);
 void vtoe_work_cancel(struct vtoe_sock *vs);
 int vtoe_af_init(void);
@@ -418,6 +425,7 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len);
 void vtoe_splice_eof(struct socket *sock);
 bool vtoe_stream_memory_free(const struct sock *sk, int wake);
 bool vtoe_xmit(struct vtoe_sock *vs); /* vs->lock; true: kick */
+bool vtoe_tx_timed_out(struct vtoe_sock *vs);
 bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags); /* vs->lock; true: kick */
 bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool *kick);
 void vtoe_tx_purge(struct vtoe_sock *vs);

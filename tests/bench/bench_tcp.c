@@ -9,6 +9,7 @@
  *   bench_tcp stream  ADDR PORT [--seconds N] [--size BYTES] [--conns N]
  *   bench_tcp rr      ADDR PORT [--seconds N] [--size BYTES]
  *   bench_tcp connect ADDR PORT [--seconds N]
+ *   bench_tcp smc-setup NETDEV RDMA-DEVICE
  *
  * server   prints "listening PORT" once it does; --daemon then goes to the
  *          background, so that who started it can go on without waiting.
@@ -16,6 +17,9 @@
  *          server has read everything and said so.
  * rr       sends SIZE bytes and waits for them to come back: median and p99.
  * connect  connect, one byte there, one byte back, end of file, close.
+ *
+ * --smc: by sockets of AF_SMC, on both sides. smc-setup makes that RDMA, where the
+ * kernel would fall back to TCP.
  *
  * The first byte of a connection says what it is: S, R or C. ADDR is numeric
  * (no resolver, so that the program can be linked statically).
@@ -38,6 +42,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "smc.h"
 #include "vnet_sock.h"
 
 #define SAMPLES_MAX 2000000
@@ -47,6 +52,7 @@
 static double seconds = 3;
 static size_t size;
 static int conns = 1;
+static int smc;
 static struct sockaddr_storage addr;
 static socklen_t addr_len;
 
@@ -122,6 +128,16 @@ static void no_delay(int fd)
 
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
 		die("TCP_NODELAY");
+}
+
+static int stream_socket(void)
+{
+	int fd = smc ? socket(AF_SMC, SOCK_STREAM, addr.ss_family == AF_INET6) :
+		       socket(addr.ss_family, SOCK_STREAM, 0);
+
+	if (fd < 0)
+		die("socket");
+	return fd;
 }
 
 /* ---- server ---- */
@@ -211,13 +227,11 @@ static void accept_forever(int l)
 
 static void server(int background)
 {
-	int l = socket(addr.ss_family, SOCK_STREAM, 0), one = 1;
+	int l = stream_socket(), one = 1;
 	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
 	uint16_t port;
 
-	if (l < 0)
-		die("socket");
 	setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(l, (struct sockaddr *)&addr, addr_len))
 		die("bind");
@@ -238,10 +252,8 @@ static void server(int background)
 
 static int connect_kind(char kind)
 {
-	int fd = socket(addr.ss_family, SOCK_STREAM, 0);
+	int fd = stream_socket();
 
-	if (fd < 0)
-		die("socket");
 	if (connect(fd, (struct sockaddr *)&addr, addr_len))
 		die("connect");
 	if (write(fd, &kind, 1) != 1)
@@ -249,13 +261,15 @@ static int connect_kind(char kind)
 	return fd;
 }
 
-/* Which way the socket runs: vtoe, plain, or tcp:REASON (a socket of AF_INET_VNET that fell back). */
+/* Which way the socket runs: vtoe, plain, tcp:REASON (a socket of AF_INET_VNET that fell back), or smc_path()'s. */
 static const char *path_of(int fd)
 {
 	struct vnet_so_path path;
 	socklen_t len = sizeof(path);
 	char *text;
 
+	if (smc)
+		return smc_path(fd);
 	if (getsockopt(fd, SOL_VNET, VNET_SO_PATH, &path, &len))
 		return "plain";
 	if (path.path == VNET_PATH_VTOE)
@@ -433,7 +447,9 @@ __attribute__((noreturn)) static void usage(const char *what)
 	if (what)
 		fprintf(stderr, "bench_tcp: %s\n", what);
 	fputs("usage: bench_tcp server [--port P] [--bind ADDR] [--daemon]\n"
-	      "       bench_tcp stream|rr|connect ADDR PORT [--seconds N] [--size BYTES] [--conns N]\n",
+	      "       bench_tcp stream|rr|connect ADDR PORT [--seconds N] [--size BYTES] [--conns N]\n"
+	      "       bench_tcp smc-setup NETDEV RDMA-DEVICE\n"
+	      "--smc: by sockets of AF_SMC\n",
 	      stderr);
 	exit(2);
 }
@@ -469,6 +485,7 @@ int main(int argc, char **argv)
 		{ "seconds", required_argument, NULL, 's' },
 		{ "size", required_argument, NULL, 'z' },
 		{ "conns", required_argument, NULL, 'c' },
+		{ "smc", no_argument, &smc, 1 },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *port = "5201", *bind_addr = "0.0.0.0", *what;
@@ -477,6 +494,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
+		case 0:
+			break;
 		case 'p':
 			port = optarg;
 			break;
@@ -508,6 +527,8 @@ int main(int argc, char **argv)
 	}
 	if (argc - optind != 3)
 		usage(NULL);
+	if (!strcmp(what, "smc-setup"))
+		return smc_setup(argv[optind + 1], argv[optind + 2]) ? 1 : 0;
 	set_addr(argv[optind + 1], argv[optind + 2]);
 	if (!strcmp(what, "stream")) {
 		size = size ? size : 128 * 1024;

@@ -121,6 +121,41 @@ static void unsent(void)
 	close(fd);
 }
 
+/* What the peer has no room for waits no longer than TCP_USER_TIMEOUT. */
+static void user_timeout(void)
+{
+	struct addr at = own_at(7031);
+	int listener = listener_on(&at, 5), fd, one;
+	static char buf[1 << 20];
+
+	fd = call(MUTE);
+	choke(fd);
+	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 300);
+	check(wait_poll(fd, POLLIN, 30000) & POLLERR);
+	check(get_int(fd, SOL_SOCKET, SO_ERROR) == ETIMEDOUT);
+	check(send(fd, buf, 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	check(recv(fd, buf, 1, 0) == 0);
+	close(fd);
+
+	/* It does not wait any more. */
+	fd = vnet_socket(peer.v6);
+	check(connect(fd, sa(&at), at.len) == 0);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	choke(fd);
+	do {
+		while (recv(one, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+			;
+	} while (wait_poll(one, POLLIN, 300));
+	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 300);
+	check(wait_poll(fd, POLLIN, 1000) == 0);
+	write_all(fd, buf, 1);
+	check(recv(one, buf, 1, MSG_WAITALL) == 1);
+	close(one);
+	close(fd);
+	close(listener);
+}
+
 /* sendfile() to the end of the file and beyond: nothing waits for more. */
 static void end_of_file(void)
 {
@@ -219,6 +254,7 @@ static void client(void)
 	same_names();
 	low_water();
 	unsent();
+	user_timeout();
 	end_of_file();
 	numbers();
 	control();
