@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * BPF programs that a cgroup has for bind(), connect() and setsockopt(): they are asked, may refuse, and may change the
- * address. An accepted socket is of its listener's cgroup.
+ * BPF programs that a cgroup has for socket(), bind(), connect() and setsockopt(): they are asked, may refuse, and may change
+ * the address and what a new socket has. An accepted socket is of its listener's cgroup.
  */
 #include <linux/bpf.h>
 #include <sys/mount.h>
@@ -50,6 +50,28 @@ static void attach(int group, int prog, enum bpf_attach_type type, bool on)
 				.attach_type = type };
 
 	check(bpf(on ? BPF_PROG_ATTACH : BPF_PROG_DETACH, &attr) == 0);
+}
+
+/* For new sockets: lets them be made (allow) or not, with a field of theirs set if there is one. */
+static int load_create(bool allow, int16_t field, int value)
+{
+	struct bpf_insn insns[4];
+	union bpf_attr attr = {
+		.prog_type = BPF_PROG_TYPE_CGROUP_SOCK,
+		.expected_attach_type = BPF_CGROUP_INET_SOCK_CREATE,
+		.insns = (uintptr_t)insns,
+		.license = (uintptr_t)"GPL",
+	};
+	unsigned int n = 0;
+
+	if (value) {
+		insns[n++] = MOV(2, value);
+		insns[n++] = STORE(1, field, 2);
+	}
+	insns[n++] = MOV(0, allow);
+	insns[n++] = EXIT();
+	attr.insn_cnt = n;
+	return bpf(BPF_PROG_LOAD, &attr);
 }
 
 /* The group that this process is in from now on; -1: there are none. */
@@ -104,6 +126,37 @@ static void accepted(int group)
 	close(listener);
 }
 
+/* What is refused is refused; a priority is the socket's; a mark is for TCP to carry. */
+static void created(int group)
+{
+	const enum bpf_attach_type type = BPF_CGROUP_INET_SOCK_CREATE;
+	int no = load_create(false, 0, 0), fd;
+	int priority = load_create(true, offsetof(struct bpf_sock, priority), 5);
+	int mark = load_create(true, offsetof(struct bpf_sock, mark), 7);
+
+	check(no >= 0 && priority >= 0 && mark >= 0);
+	attach(group, no, type, true);
+	check(try_socket(peer.v6) == -1 && errno == EPERM);
+	attach(group, no, type, false);
+
+	attach(group, priority, type, true);
+	fd = vnet_socket(peer.v6);
+	attach(group, priority, type, false);
+	check(get_int(fd, SOL_SOCKET, SO_PRIORITY) == 5);
+	check(connect(fd, sa(&peer), peer.len) == 0);
+	check_offloaded(fd);
+	close(fd);
+
+	attach(group, mark, type, true);
+	fd = vnet_socket(peer.v6);
+	attach(group, mark, type, false);
+	check(get_int(fd, SOL_SOCKET, SO_MARK) == 7);
+	check(connect(fd, sa(&peer), peer.len) == 0);
+	if (way == OFFLOAD)
+		expect_tcp(fd, VTOE_REASON_OPTION);
+	close(fd);
+}
+
 static void client(void)
 {
 	enum bpf_attach_type type = peer.v6 ? BPF_CGROUP_INET6_CONNECT : BPF_CGROUP_INET4_CONNECT;
@@ -156,5 +209,6 @@ static void client(void)
 	close(fd);
 
 	accepted(group);
+	created(group);
 	leave_group(group);
 }

@@ -90,14 +90,17 @@ __attribute__((unused)) static int family(void)
 	return env ? atoi(env) : AF_INET_VNET_DEFAULT;
 }
 
+static int try_socket(bool v6)
+{
+	if (way == PLAIN)
+		return socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+	return socket(family(), SOCK_STREAM, v6 ? VNETPROTO_IP6 : VNETPROTO_IP4);
+}
+
 __attribute__((unused)) static int vnet_socket(bool v6)
 {
-	int mode = VNET_MODE_TCP, fd;
+	int mode = VNET_MODE_TCP, fd = try_socket(v6);
 
-	if (way == PLAIN)
-		fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-	else
-		fd = socket(family(), SOCK_STREAM, v6 ? VNETPROTO_IP6 : VNETPROTO_IP4);
 	check(fd >= 0);
 	if (way == THROUGH)
 		check(setsockopt(fd, SOL_VNET, VNET_SO_MODE, &mode, sizeof(mode)) == 0);
