@@ -71,24 +71,23 @@ void vtoe_set_state(struct vtoe_sock *vs, enum vtoe_sock_trigger trigger)
 	smp_store_release(&sk->sk_state, to);
 }
 
-static bool armed(const struct vtoe_sock *vs, unsigned long at)
-{
-	return delayed_work_pending(&vs->work) && !time_before(at, READ_ONCE(vs->work_at));
-}
-
 void vtoe_work_in(struct vtoe_sock *vs, unsigned long delay)
 {
-	unsigned long at = jiffies + delay;
+	unsigned long now = jiffies;
 
-	if (armed(vs, at))
-		return;
+	smp_mb(); /* one that begins without being queued again sees why it was asked */
 	spin_lock_bh(&vs->work_lock);
-	if (!armed(vs, at)) {
-		WRITE_ONCE(vs->work_at, at);
-		sock_hold(vtoe_sock(vs));
-		if (mod_delayed_work(vtoe_wq, &vs->work, delay))
-			sock_put(vtoe_sock(vs)); /* it was pending, with a reference */
+	if (delayed_work_pending(&vs->work)) {
+		if (time_after(now, vs->work_at))
+			delay = 0; /* long timers are late, by an eighth */
+		else if (!time_before(now + delay, vs->work_at))
+			goto out;
 	}
+	vs->work_at = now + delay;
+	sock_hold(vtoe_sock(vs));
+	if (mod_delayed_work(vtoe_wq, &vs->work, delay))
+		sock_put(vtoe_sock(vs)); /* it was pending, with a reference */
+out:
 	spin_unlock_bh(&vs->work_lock);
 }
 

@@ -365,13 +365,18 @@ int vtoe_cmd_shutdown(struct vtoe_sid *entry, u64 final, gfp_t gfp)
 	return 0;
 }
 
+static void forget(struct vtoe_sid *entry)
+{
+	vtoe_pool_close(entry);
+	if (!entry->listener)
+		vtoe_work_cancel(entry->vs); /* or it keeps the sock for its time limit */
+	vtoe_sid_remove(entry);
+}
+
 /* No message can come for the SID any more: NAPI drained the RWQ after the answer. */
 static void close_done(struct vtoe_dev *dev, struct vtoe_cr *cr, u32 status)
 {
-	vtoe_pool_close(cr->entry);
-	if (!cr->entry->listener)
-		vtoe_work_cancel(cr->entry->vs); /* or it keeps the sock for its time limit */
-	vtoe_sid_remove(cr->entry);
+	forget(cr->entry);
 }
 
 /* vs->lock; once is enough, more do no harm. Never fails. */
@@ -393,6 +398,5 @@ void vtoe_cmd_close(struct vtoe_sid *entry, bool abort)
 	cr->cmd.sid = cpu_to_le32(entry->sid);
 	if (entry->known && vtoe_epoch_ok(entry) && vtoe_cr_send(entry->dev, cr))
 		return;
-	vtoe_pool_close(entry);
-	vtoe_sid_remove(entry);
+	forget(entry);
 }

@@ -428,7 +428,7 @@ void vtoe_child_ready(struct vtoe_sock *vs, bool good)
 	WRITE_ONCE(vs->deferred, false);
 	spin_unlock_bh(&vs->lock);
 	if (deferred) {
-		vtoe_work_cancel(vs); /* others arm it only where it is idle */
+		vtoe_work_cancel(vs); /* nobody else needs it of a child that is not accepted */
 		queue_child(vs, good);
 	}
 }

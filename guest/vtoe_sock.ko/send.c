@@ -83,6 +83,7 @@ void vtoe_tx_purge(struct vtoe_sock *vs)
 		chunk_done(vs, chunk);
 	vs->tx_next = NULL;
 	vs->tx_blocked = false;
+	vs->tx_full = false;
 }
 
 static u32 max_chunk(const struct vtoe_sock *vs)
@@ -203,28 +204,45 @@ bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags)
 	return kick;
 }
 
-/*
- * TCP_USER_TIMEOUT. What the peer has no room for ends the connection when it has
- * waited for so long; what has left is the agents' concern. vs->lock
- */
-static void blocked(struct vtoe_sock *vs)
+/* For the peer to read, not for our own ring or memory: TCP's would be a window of 0. */
+static bool waits_for_peer(const struct vtoe_sock *vs)
 {
-	if (vs->tx_blocked)
-		return;
-	vs->tx_blocked = true;
-	vs->blocked_since = jiffies;
-	if (READ_ONCE(vs->user_timeout))
-		vtoe_work_in(vs, msecs_to_jiffies(vs->user_timeout));
+	const struct sock *sk = &vs->inet.sk;
+	u32 class;
+
+	if (vs->tx_next)
+		return !vtoe_tx_may_send(&vs->tx, vs->snd_nxt, vs->tx_next->len, &class);
+	return vs->tx_full && vs->tx.una != vs->snd_end && sk->sk_wmem_queued >= sk->sk_sndbuf;
+}
+
+/*
+ * TCP_USER_TIMEOUT: what waits for so long and does not move ends the connection.
+ * Whether the peer is there at all is the agents' concern. vs->lock
+ */
+static void check_blocked(struct vtoe_sock *vs)
+{
+	u32 limit = READ_ONCE(vs->user_timeout);
+
+	if (!waits_for_peer(vs)) {
+		vs->tx_blocked = false;
+		vs->tx_full = false;
+	} else if (!vs->tx_blocked) {
+		vs->tx_blocked = true;
+		vs->blocked_since = jiffies;
+		if (limit)
+			vtoe_work_in(vs, msecs_to_jiffies(limit));
+	}
 }
 
 /* By the work, which is armed anew as long as it waits. vs->lock */
 bool vtoe_tx_timed_out(struct vtoe_sock *vs)
 {
-	unsigned long limit = msecs_to_jiffies(READ_ONCE(vs->user_timeout));
-	unsigned long waited = jiffies - vs->blocked_since;
+	unsigned long limit = msecs_to_jiffies(READ_ONCE(vs->user_timeout)), waited;
 
+	check_blocked(vs);
 	if (!vs->tx_blocked || !limit)
 		return false;
+	waited = jiffies - vs->blocked_since;
 	if (waited >= limit)
 		return true;
 	vtoe_work_in(vs, limit - waited);
@@ -247,7 +265,6 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 		n = vtoe_tx_may_send(&vs->tx, vs->snd_nxt, chunk->len, &class);
 		if (!n) {
 			vtoe_count(sk, VTOE_STAT_TX_BLOCKED);
-			blocked(vs);
 			if (!vs->want_told)
 				kick |= vtoe_send_credit(vs, VTOE_MSG_F_WANT_CREDIT);
 			break;
@@ -284,6 +301,7 @@ bool vtoe_xmit(struct vtoe_sock *vs)
 		vtoe_count(sk, VTOE_STAT_TX_MSGS);
 		vtoe_stat_add(sock_net(sk), VTOE_STAT_TX_BYTES, n);
 	}
+	check_blocked(vs);
 	return kick;
 }
 
@@ -302,6 +320,8 @@ bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool
 				break;
 			chunk_done(vs, chunk);
 		}
+		vs->tx_blocked = false; /* it moves */
+		check_blocked(vs);
 		if (vs->tx.una == vs->snd_end && (sk->sk_shutdown & SEND_SHUTDOWN) &&
 		    (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK)) {
 			vtoe_set_state(vs, VTOE_SOCK_T_ACKED);
@@ -416,6 +436,16 @@ static void flush(struct vtoe_sock *vs, bool hold)
 		vtoe_kick_swq(vs->conn->dev);
 	if (hold && READ_ONCE(vs->tx_next))
 		vtoe_work_in(vs, VTOE_CORK_DELAY);
+}
+
+/* The program has more to send than there is room for. lock_sock */
+static void flush_full(struct vtoe_sock *vs)
+{
+	flush(vs, false);
+	spin_lock_bh(&vs->lock);
+	vs->tx_full = true;
+	check_blocked(vs);
+	spin_unlock_bh(&vs->lock);
 }
 
 /* A piece of the program's own pages. lock_sock */
@@ -601,7 +631,7 @@ int vtoe_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		}
 		n = send_piece(sk, msg, &piece);
 		if (n == -EAGAIN) {
-			flush(vs, false);
+			flush_full(vs);
 			err = sk_stream_wait_memory(sk, &timeo);
 			if (err)
 				break;

@@ -28,7 +28,8 @@
  *                              both queues, credits, wmem accounting
  *     listener's vs->lock is never taken together with a child's
  *   dev->pool_lock, dev->rwq_lock, dev->swq_lock, dev->cr_lock,
- *   sid xarray, sks lock (bh)  leaves, none inside another
+ *   sid xarray, sks lock,
+ *   vs->work_lock (bh)         leaves, none inside another
  *
  * The head of the receive queue is taken out under lock_sock *and* vs->lock, so
  * a reader that has lock_sock may copy from it without vs->lock.
@@ -225,7 +226,7 @@ struct vtoe_sock {
 
 	struct delayed_work work;
 	spinlock_t work_lock;
-	unsigned long work_at; /* while it is pending; jiffies */
+	unsigned long work_at; /* while it is pending; jiffies; work_lock */
 
 	spinlock_t lock; /* everything below; see the top */
 	struct vtoe_sid *conn;
@@ -239,7 +240,8 @@ struct vtoe_sock {
 	u64 snd_nxt, snd_end;
 	bool tx_hold;	/* the last chunk waits for more (MSG_MORE, cork) */
 	unsigned long hold_until;
-	bool tx_blocked; /* tx_next waits for credit, */
+	bool tx_full;	/* the program found no room in the send queue */
+	bool tx_blocked; /* what is queued waits for the peer to read, */
 	unsigned long blocked_since; /* jiffies: TCP_USER_TIMEOUT */
 	bool want_told;
 	bool credit_owed; /* a message that was to tell found no room */

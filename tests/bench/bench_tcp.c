@@ -430,7 +430,7 @@ static void connects(void)
 		 * would be measured with the offload alone. The reason of the
 		 * first that was not offloaded is worth keeping.
 		 */
-		if (n % ASK_EVERY == 0 && (!n || !strcmp(path, "vtoe")))
+		if (n % ASK_EVERY == 0 && (!n || !strcmp(path, "vtoe") || !strcmp(path, "smc-r")))
 			path = path_of(fd);
 		close(fd);
 		n++;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What few programs do, and TCP has an answer to: an option that comes late, names taken twice, odd limits. */
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <sys/mman.h>
@@ -121,36 +122,76 @@ static void unsent(void)
 	close(fd);
 }
 
-/* What the peer has no room for waits no longer than TCP_USER_TIMEOUT. */
+/* As long as nobody reads at the other end. */
+static void gives_up(int fd)
+{
+	char c;
+
+	check(wait_poll(fd, POLLIN, 30000) & POLLERR);
+	check(get_int(fd, SOL_SOCKET, SO_ERROR) == ETIMEDOUT);
+	check(send(fd, "", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	check(recv(fd, &c, 1, 0) == 0);
+	close(fd);
+}
+
+/* All that has been sent; `to` is the other end. */
+static void drain(int fd, int to)
+{
+	static char buf[1 << 20];
+	int unread;
+
+	do {
+		wait_poll(to, POLLIN, 300);
+		while (recv(to, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+			;
+		check(ioctl(fd, SIOCOUTQ, &unread) == 0);
+	} while (unread);
+}
+
+/* TCP_USER_TIMEOUT: what the peer has no room for waits no longer. */
 static void user_timeout(void)
 {
 	struct addr at = own_at(7031);
 	int listener = listener_on(&at, 5), fd, one;
-	static char buf[1 << 20];
 
+	/* set when it waits already, before, and with a send buffer that is full first */
 	fd = call(MUTE);
 	choke(fd);
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 300);
-	check(wait_poll(fd, POLLIN, 30000) & POLLERR);
-	check(get_int(fd, SOL_SOCKET, SO_ERROR) == ETIMEDOUT);
-	check(send(fd, buf, 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-	check(recv(fd, buf, 1, 0) == 0);
+	gives_up(fd);
+	fd = call(MUTE);
+	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 2000);
+	choke(fd);
+	gives_up(fd);
+	fd = call(MUTE);
+	set_int(fd, SOL_SOCKET, SO_SNDBUF, 65536);
+	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 2000);
+	choke(fd);
+	gives_up(fd);
+
+	/* A listener's is its children's; the peer reads for a while. */
+	set_int(listener, IPPROTO_TCP, TCP_USER_TIMEOUT, 2000);
+	fd = dial(&at);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	for (int i = 0; i < 4; i++) {
+		choke(one);
+		drain(one, fd);
+	}
+	choke(one);
+	gives_up(one);
 	close(fd);
 
 	/* It does not wait any more. */
-	fd = vnet_socket(peer.v6);
-	check(connect(fd, sa(&at), at.len) == 0);
+	fd = dial(&at);
 	one = accept(listener, NULL, NULL);
 	check(one >= 0);
 	choke(fd);
-	do {
-		while (recv(one, buf, sizeof(buf), MSG_DONTWAIT) > 0)
-			;
-	} while (wait_poll(one, POLLIN, 300));
+	drain(fd, one);
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 300);
 	check(wait_poll(fd, POLLIN, 1000) == 0);
-	write_all(fd, buf, 1);
-	check(recv(one, buf, 1, MSG_WAITALL) == 1);
+	write_all(fd, "", 1);
+	check(wait_poll(one, POLLIN, 30000) & POLLIN);
 	close(one);
 	close(fd);
 	close(listener);

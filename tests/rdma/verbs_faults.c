@@ -140,8 +140,10 @@ void test_not_ready(void)
 	if (unready == MAP_FAILED)
 		bail_out("no memory");
 	atomic_store(unready, true);
-	if (!start(NULL, ""))
+	if (!start(NULL, "")) {
+		atomic_store(unready, false);
 		return;
+	}
 	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
 	send_a_lot(&a);
 	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,

@@ -64,7 +64,13 @@ static bool iwarp(void)
 static const char *const rnr_counters[RNR_COUNTERS] = {
 	"send_rnr_err", "rcvd_rnr_err", "retry_rnr_exceeded_err",
 };
-static long rnr_seen[RNR_COUNTERS]; /* when they were looked at last */
+static long rnr_seen[RNR_COUNTERS]; /* at first, and when it was exhausted */
+
+static void rnr_look(void)
+{
+	for (int i = 0; i < RNR_COUNTERS && !iwarp(); i++)
+		rnr_seen[i] = hw_counter(rnr_counters[i]);
+}
 
 void no_rnr(void)
 {
@@ -80,8 +86,8 @@ void rnr_exhausted(void)
 
 		note("%s: %ld", rnr_counters[i], value - rnr_seen[i]);
 		ok(value > rnr_seen[i], rnr_counters[i]);
-		rnr_seen[i] = value;
 	}
+	rnr_look();
 }
 
 int shell(const char *command)
@@ -623,6 +629,7 @@ int main(int argc, char **argv)
 		argv++;
 	}
 	probe_start();
+	rnr_look();
 	for (unsigned int i = 0; i < TESTS; i++) {
 		if (!wanted(tests[i].name, argc, argv))
 			continue;

@@ -16,9 +16,9 @@ void stop(void);
 int shell(const char *command); /* its exit status */
 /* Data that has gone by verbs, by no other way, into and out of guest memory. */
 void over_verbs(const struct stream *a, const struct stream *b);
-/* The device has seen no receiver that was not ready. */
+/* The device has seen no receiver that was not ready, in this process, since rnr_exhausted(). */
 void no_rnr(void);
-/* Once since the last call it was asked in vain until it gave up. */
+/* It has seen one, and has given up. */
 void rnr_exhausted(void);
 void send_a_lot(struct stream *s);
 /* Without the other guest, which is not there any more. */
