@@ -225,8 +225,8 @@ struct vtoe_sock {
 	u8 next_hop[ETH_ALEN];
 
 	struct delayed_work work;
-	spinlock_t work_lock;
-	unsigned long work_at; /* while it is pending; jiffies; work_lock */
+	spinlock_t work_lock; /* work_at, and who arms it */
+	unsigned long work_at; /* while it is pending; jiffies */
 
 	spinlock_t lock; /* everything below; see the top */
 	struct vtoe_sid *conn;
