@@ -215,13 +215,21 @@ static bool waits_for_peer(const struct vtoe_sock *vs)
 	return vs->tx_full && vs->tx.una != vs->snd_end && sk->sk_wmem_queued >= sk->sk_sndbuf;
 }
 
+/* Jiffies; 0: for ever. TCP does not look before its first timer either. */
+static unsigned long user_timeout(const struct vtoe_sock *vs)
+{
+	int ms = READ_ONCE(vs->user_timeout);
+
+	return ms ? max_t(unsigned long, msecs_to_jiffies(ms), TCP_RTO_MIN) : 0;
+}
+
 /*
  * TCP_USER_TIMEOUT: what waits for so long and does not move ends the connection.
  * Whether the peer is there at all is the agents' concern. vs->lock
  */
 static void check_blocked(struct vtoe_sock *vs)
 {
-	u32 limit = READ_ONCE(vs->user_timeout);
+	unsigned long limit = user_timeout(vs);
 
 	if (!waits_for_peer(vs)) {
 		vs->tx_blocked = false;
@@ -230,14 +238,14 @@ static void check_blocked(struct vtoe_sock *vs)
 		vs->tx_blocked = true;
 		vs->blocked_since = jiffies;
 		if (limit)
-			vtoe_work_in(vs, msecs_to_jiffies(limit));
+			vtoe_work_in(vs, limit);
 	}
 }
 
 /* By the work, which is armed anew as long as it waits. vs->lock */
 bool vtoe_tx_timed_out(struct vtoe_sock *vs)
 {
-	unsigned long limit = msecs_to_jiffies(READ_ONCE(vs->user_timeout)), waited;
+	unsigned long limit = user_timeout(vs), waited;
 
 	check_blocked(vs);
 	if (!vs->tx_blocked || !limit)

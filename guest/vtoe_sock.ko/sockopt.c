@@ -227,12 +227,16 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 			return -EINVAL;
 	} else {
 		err = vtoe_need_inner(vs);
-		if (!err)
-			err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval,
-							 optlen);
+		if (err)
+			return err;
+		if (level == SOL_IP && optname == IP_TOS)
+			vtoe_sync_options(vs); /* it has the priority that TOS may change */
+		err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval, optlen);
 		if (err)
 			return err;
 		mirror(vs);
+		if (level == SOL_IP && optname == IP_TOS)
+			WRITE_ONCE(sock->sk->sk_priority, READ_ONCE(vs->inner->sk->sk_priority));
 	}
 	if (ours)
 		note_option(vs, level, optname, value);

@@ -65,6 +65,7 @@ struct knowledge {
 	bool dialed;	   /* a connect() has begun */
 	bool shut;	   /* by shutdown(), without a connection */
 	int peer;	   /* slot, or -1: not accepted yet, closed, or never had one */
+	int listener;	   /* slot that the last connect() went to */
 	uint32_t sent, got; /* bytes of the stream */
 	bool urgent;	   /* sent some, which FIONREAD counts in a way of its own */
 };
@@ -537,6 +538,15 @@ static bool check_path(int slot, char *what, size_t size)
 	return false;
 }
 
+/* What Nagle's algorithm holds back would reset a peer that shuts down meanwhile. */
+static void tcp_delivers(int slot)
+{
+	int left = 0;
+
+	for (int i = 0; i < 500 && !ioctl(worlds[0].fd[slot], SIOCOUTQ, &left) && left; i++)
+		usleep(1000);
+}
+
 /* What follows from a step that gave the same in both; waits for it. */
 static bool follow(const struct step *s, const struct result *r, char *what, size_t size)
 {
@@ -565,6 +575,7 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 		if (k->connected) /* the call that says so */
 			return true;
 		k->connected = true;
+		k->listener = s->other;
 		return wait_for(s->other, POLLIN, 0) && check_path(s->slot, what, size);
 	case ACCEPT:
 		*k = (struct knowledge){ .open = r->ret >= 0, .connected = true, .peer = -1 };
@@ -572,8 +583,8 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 			return true;
 		/* whose port the name gave */
 		k->peer = port_of((const struct sockaddr_storage *)r->data) - 1000;
-		if (k->peer < 0 || k->peer >= SLOTS)
-			k->peer = -1;
+		if (k->peer < 0 || k->peer >= SLOTS || !known[k->peer].connected || known[k->peer].listener != s->other)
+			k->peer = -1; /* what connected is gone */
 		else
 			known[k->peer].peer = s->slot;
 		/* what it had sent before */
@@ -585,6 +596,8 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 		k->sent += (uint32_t)r->ret;
 		k->urgent |= PICK(send_flags, s->b >> 8) & MSG_OOB;
 		/* all of it, also what MSG_MORE holds back for a while */
+		if (k->urgent)
+			tcp_delivers(s->slot);
 		return k->urgent || k->peer < 0 || wait_for(k->peer, 0, (int)(k->sent - known[k->peer].got));
 	case RECV:
 	case RECVV:

@@ -94,6 +94,15 @@ static void other_options(int fd)
 	both(fd, IPPROTO_TCP, TCP_LINGER2, 20);
 	both(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	both(fd, SOL_SOCKET, SO_PRIORITY, 2);
+	if (!peer.v6) { /* a TOS that changes brings a priority */
+		both(fd, IPPROTO_IP, IP_TOS, 0);
+		both(fd, IPPROTO_IP, IP_TOS, 0x10);
+		check(get_int(fd, SOL_SOCKET, SO_PRIORITY) == 6);
+		both(fd, SOL_SOCKET, SO_PRIORITY, 2);
+		both(fd, IPPROTO_IP, IP_TOS, 0x10);
+		check(get_int(fd, SOL_SOCKET, SO_PRIORITY) == 2);
+		both(fd, IPPROTO_IP, IP_TOS, 0);
+	}
 }
 
 /* A child of a listener: its options are its own. */
