@@ -78,6 +78,8 @@ void vtoe_work_in(struct vtoe_sock *vs, unsigned long delay)
 	smp_mb(); /* one that begins without being queued again sees why it was asked */
 	spin_lock_bh(&vs->work_lock);
 	if (delayed_work_pending(&vs->work)) {
+		if (!timer_pending(&vs->work.timer)) /* it is about to run */
+			goto out;
 		if (time_after(now, vs->work_at))
 			delay = 0; /* long timers are late, by an eighth */
 		else if (!time_before(now + delay, vs->work_at))
@@ -94,7 +96,12 @@ out:
 /* Any context; one that runs goes on. */
 void vtoe_work_cancel(struct vtoe_sock *vs)
 {
-	if (cancel_delayed_work(&vs->work))
+	bool cancelled;
+
+	spin_lock_bh(&vs->work_lock);
+	cancelled = cancel_delayed_work(&vs->work);
+	spin_unlock_bh(&vs->work_lock);
+	if (cancelled)
 		sock_put(vtoe_sock(vs));
 }
 

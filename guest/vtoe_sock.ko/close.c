@@ -100,6 +100,7 @@ static int shut_send(struct vtoe_sock *vs)
 		WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | SEND_SHUTDOWN);
 		vtoe_set_state(vs, VTOE_SOCK_T_SHUTDOWN);
 		vs->tx_hold = false;
+		vs->tx_full = false; /* no more comes */
 		kick = vtoe_xmit(vs);
 		if (vs->tx.una == vs->snd_end)
 			vtoe_set_state(vs, VTOE_SOCK_T_ACKED);

@@ -368,7 +368,7 @@ int vtoe_cmd_shutdown(struct vtoe_sid *entry, u64 final, gfp_t gfp)
 static void forget(struct vtoe_sid *entry)
 {
 	vtoe_pool_close(entry);
-	if (!entry->listener)
+	if (!entry->listener && !READ_ONCE(entry->gone)) /* the socket may have another */
 		vtoe_work_cancel(entry->vs); /* or it keeps the sock for its time limit */
 	vtoe_sid_remove(entry);
 }

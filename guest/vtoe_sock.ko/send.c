@@ -204,15 +204,16 @@ bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags)
 	return kick;
 }
 
-/* For the peer to read, not for our own ring or memory: TCP's would be a window of 0. */
+/* For the peer to read, not for a ring or memory: TCP's would be a window of 0. */
 static bool waits_for_peer(const struct vtoe_sock *vs)
 {
-	const struct sock *sk = &vs->inet.sk;
 	u32 class;
 
+	if (vs->tx.una == vs->snd_nxt) /* it has read what came */
+		return false;
 	if (vs->tx_next)
 		return !vtoe_tx_may_send(&vs->tx, vs->snd_nxt, vs->tx_next->len, &class);
-	return vs->tx_full && vs->tx.una != vs->snd_end && sk->sk_wmem_queued >= sk->sk_sndbuf;
+	return vs->tx_full;
 }
 
 /* Jiffies; 0: for ever. TCP does not look before its first timer either. */
@@ -231,9 +232,10 @@ static void check_blocked(struct vtoe_sock *vs)
 {
 	unsigned long limit = user_timeout(vs);
 
+	if (vs->tx_full && sk_stream_is_writeable(vtoe_sock(vs)))
+		vs->tx_full = false;
 	if (!waits_for_peer(vs)) {
 		vs->tx_blocked = false;
-		vs->tx_full = false;
 	} else if (!vs->tx_blocked) {
 		vs->tx_blocked = true;
 		vs->blocked_since = jiffies;

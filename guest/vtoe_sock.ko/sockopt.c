@@ -229,8 +229,9 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 		err = vtoe_need_inner(vs);
 		if (err)
 			return err;
+		/* a TOS that changes brings a priority */
 		if (level == SOL_IP && optname == IP_TOS)
-			vtoe_sync_options(vs); /* it has the priority that TOS may change */
+			WRITE_ONCE(vs->inner->sk->sk_priority, READ_ONCE(sock->sk->sk_priority));
 		err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval, optlen);
 		if (err)
 			return err;

@@ -161,6 +161,7 @@ void test_not_ready(void)
 	is_int(bed.a.rwq_returned + bed.b.rwq_returned, 0,
 	       "no buffer came back unused");
 	stop();
+	renew_device();
 	munmap(unready, sizeof(*unready));
 	unready = NULL;
 }

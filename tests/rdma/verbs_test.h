@@ -16,10 +16,12 @@ void stop(void);
 int shell(const char *command); /* its exit status */
 /* Data that has gone by verbs, by no other way, into and out of guest memory. */
 void over_verbs(const struct stream *a, const struct stream *b);
-/* The device has seen no receiver that was not ready, in this process, since rnr_exhausted(). */
+/* The device has seen no receiver that was not ready. */
 void no_rnr(void);
 /* It has seen one, and has given up. */
 void rnr_exhausted(void);
+/* Another device in its place, whose counters are 0 (but iWARP's). */
+void renew_device(void);
 void send_a_lot(struct stream *s);
 /* Without the other guest, which is not there any more. */
 bool broken_alone(struct stream *s);
