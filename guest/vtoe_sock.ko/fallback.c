@@ -141,6 +141,7 @@ int vtoe_inner_create(struct vtoe_sock *vs)
 	if (err)
 		return err;
 	/* A child's come from its listener, the others have none yet. */
+	inner->sk->sk_ipv6only = sk->sk_ipv6only;
 	inet_sk(inner->sk)->tos = vs->inet.tos;
 	inet_sk(inner->sk)->uc_ttl = vs->inet.uc_ttl;
 	tcp_sk(inner->sk)->rx_opt.user_mss = vs->as_tcp.rx_opt.user_mss;

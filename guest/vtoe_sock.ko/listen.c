@@ -240,6 +240,7 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	child->user_timeout = listener->user_timeout;
 	child->defer = listener->defer;
 	/* Of the others what an inner socket, if it ever gets one, begins with. */
+	sk->sk_ipv6only = from->sk_ipv6only;
 	child->inet.tos = listener->inet.tos;
 	child->inet.uc_ttl = listener->inet.uc_ttl;
 	child->as_tcp.rx_opt.user_mss = listener->as_tcp.rx_opt.user_mss;

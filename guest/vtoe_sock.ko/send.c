@@ -204,12 +204,15 @@ bool vtoe_send_credit(struct vtoe_sock *vs, u8 flags)
 	return kick;
 }
 
+/* What TCP's kernel takes, and acknowledges, for a program that does not read. */
+#define TCP_TAKES (64u << 10)
+
 /* For the peer to read, not for a ring or memory: TCP's would be a window of 0. */
 static bool waits_for_peer(const struct vtoe_sock *vs)
 {
 	u32 class;
 
-	if (vs->tx.una == vs->snd_nxt) /* it has read what came */
+	if (vs->snd_end - vs->tx.una < TCP_TAKES || vs->tx.una == vs->snd_nxt)
 		return false;
 	if (vs->tx_next)
 		return !vtoe_tx_may_send(&vs->tx, vs->snd_nxt, vs->tx_next->len, &class);

@@ -466,6 +466,8 @@ static bool applies(const struct step *s)
 		/* an urgent byte for who has shut down both ways comes before its reset */
 		return k->open && readable(worlds[0].fd[k->peer]) < UNREAD_MAX &&
 		       !(PICK(send_flags, s->b >> 8) & MSG_OOB && mask_of(worlds[0].fd[k->peer]) & POLLRDHUP);
+	/* before connect() it delays the last of the handshake, and so the order of accept() */
+	case SETOPT: return k->open && (k->connected || options[s->a % OPTIONS].name != TCP_QUICKACK);
 	default: return k->open;
 	}
 }

@@ -163,6 +163,8 @@ static void inherited(void)
 	check(get_int(one, IPPROTO_TCP, TCP_NODELAY) == 1);
 	check(get_int(one, IPPROTO_TCP, TCP_KEEPIDLE) == 77);
 	check(get_int(one, IPPROTO_TCP, TCP_USER_TIMEOUT) == 4321);
+	if (peer.v6) /* set by bind() to an address of IPv6 */
+		check(get_int(listener, IPPROTO_IPV6, IPV6_V6ONLY) == 1 && get_int(one, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
 	write_all(fd, "x", 1);
 	check(wait_poll(one, POLLIN, 5000) == POLLIN);
 	check(get_int(one, SOL_SOCKET, SO_INCOMING_CPU) >= 0);

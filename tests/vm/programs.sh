@@ -119,8 +119,12 @@ pingpong_from() { # pingpong_from GUEST OTHER
 mpich_here() { pingpong_from g1 g2; }
 mpich_there() { pingpong_from g2 g1; }
 
+# Between two tests a server does not listen for a moment: each has one of its own.
 iperf() { # iperf OPTIONS...: both ends must have moved data
-	g1 iperf3 -c "$g2_ip" -t $program_seconds -J "$@" >"$work/iperf.json" || { cat "$work/iperf.json"; return 1; }
+	g2 iperf3 -s -D && listens g2 5201 || return 1
+	g1 iperf3 -c "$g2_ip" -t $program_seconds -J "$@" >"$work/iperf.json"
+	local status=$?
+	gone g2 iperf3 && [ $status = 0 ] || { cat "$work/iperf.json"; return 1; }
 	/usr/bin/python3 - "$work/iperf.json" <<-'END'
 		import json, sys
 		end = json.load(open(sys.argv[1]))["end"]
@@ -130,19 +134,8 @@ iperf() { # iperf OPTIONS...: both ends must have moved data
 	END
 }
 
-iperf_short() {
-	g2 iperf3 -s -D && listens g2 5201 || return 1
-	iperf && iperf -R
-	local status=$?
-	gone g2 iperf3 && return "$status"
-}
-
-iperf_all() {
-	g2 iperf3 -s -D && listens g2 5201 || return 1
-	iperf && iperf -R && iperf -P 4 && iperf -P 4 -R && iperf --bidir
-	local status=$?
-	gone g2 iperf3 && return "$status"
-}
+iperf_short() { iperf && iperf -R; }
+iperf_all() { iperf && iperf -R && iperf -P 4 && iperf -P 4 -R && iperf --bidir; }
 
 sockperf() {
 	g2 bash -c 'nohup sockperf sr --tcp -i 0.0.0.0 -p 11111 >/tmp/sockperf.log 2>&1 &' && listens g2 11111 || return 1
