@@ -443,6 +443,26 @@ static bool outruns(const struct knowledge *k)
 	return k->connected && k->peer < 0 && k->sent;
 }
 
+static bool at_mark(int fd)
+{
+	int at = 0;
+
+	return !ioctl(fd, SIOCATMARK, &at) && at;
+}
+
+static bool may_set(const struct step *s, const struct knowledge *k)
+{
+	const struct option *o = &options[s->a % OPTIONS];
+
+	/* before connect() it delays the last of the handshake, and so the order of accept() */
+	if (o->level == SOL_TCP && o->name == TCP_QUICKACK)
+		return k->connected;
+	/* of a connection that is over TCP has forgotten the port, and takes it */
+	if (o->level == SOL_IPV6 && o->name == IPV6_V6ONLY)
+		return !k->connected || !(mask_of(worlds[0].fd[s->slot]) & (POLLERR | POLLHUP));
+	return true;
+}
+
 /* Whether a step makes sense here, as far as the program knows: the same for both. */
 static bool applies(const struct step *s)
 {
@@ -463,11 +483,14 @@ static bool applies(const struct step *s)
 	case SENDV:
 		if (k->peer < 0)
 			return k->open;
-		/* an urgent byte for who has shut down both ways comes before its reset */
+		/*
+		 * An urgent byte for who has shut down both ways comes before its reset; another in front of which the
+		 * receiver stands is dropped by TCP, and is in the stream over ours.
+		 */
 		return k->open && readable(worlds[0].fd[k->peer]) < UNREAD_MAX &&
-		       !(PICK(send_flags, s->b >> 8) & MSG_OOB && mask_of(worlds[0].fd[k->peer]) & POLLRDHUP);
-	/* before connect() it delays the last of the handshake, and so the order of accept() */
-	case SETOPT: return k->open && (k->connected || options[s->a % OPTIONS].name != TCP_QUICKACK);
+		       !(PICK(send_flags, s->b >> 8) & MSG_OOB &&
+			 (mask_of(worlds[0].fd[k->peer]) & POLLRDHUP || at_mark(worlds[0].fd[k->peer])));
+	case SETOPT: return k->open && may_set(s, k);
 	default: return k->open;
 	}
 }
