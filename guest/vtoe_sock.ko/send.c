@@ -235,6 +235,8 @@ static void check_blocked(struct vtoe_sock *vs)
 {
 	unsigned long limit = user_timeout(vs);
 
+	if (likely(!limit)) /* if it is set later, the clock starts then */
+		return;
 	if (vs->tx_full && sk_stream_is_writeable(vtoe_sock(vs)))
 		vs->tx_full = false;
 	if (!waits_for_peer(vs)) {
@@ -242,8 +244,7 @@ static void check_blocked(struct vtoe_sock *vs)
 	} else if (!vs->tx_blocked) {
 		vs->tx_blocked = true;
 		vs->blocked_since = jiffies;
-		if (limit)
-			vtoe_work_in(vs, limit);
+		vtoe_work_in(vs, limit);
 	}
 }
 
@@ -334,7 +335,6 @@ bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool
 			chunk_done(vs, chunk);
 		}
 		vs->tx_blocked = false; /* it moves */
-		check_blocked(vs);
 		if (vs->tx.una == vs->snd_end && (sk->sk_shutdown & SEND_SHUTDOWN) &&
 		    (1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK)) {
 			vtoe_set_state(vs, VTOE_SOCK_T_ACKED);
@@ -344,6 +344,8 @@ bool vtoe_tx_credit(struct vtoe_sock *vs, const struct vtoe_credit *credit, bool
 	}
 	if (vs->tx_next)
 		*kick |= vtoe_xmit(vs);
+	else
+		check_blocked(vs);
 	return true;
 }
 
