@@ -26,12 +26,13 @@ LAB = re.compile(
     r"lab: ((agent|shim|host) \S+ (killed by|exited with)|guest \S+ (killed by|exited with status [1-9]))|ignored SIGTERM|Traceback")
 
 
-def bad_lines(name, lines):
+def bad_lines(name, lines, trace=0):
     if not re.fullmatch(r"[gm]\d+\.log", name):
         pattern = LAB if name == "lab.log" else DAEMON
         yield from filter(pattern.search, lines)
         return
     device_lost = panics = False
+    behind = None
     for line in lines:
         if line.startswith(common.SHIM_ENDED):
             device_lost = True
@@ -46,14 +47,18 @@ def bad_lines(name, lines):
                 yield line
         elif KERNEL.search(line):
             yield line
+            behind = trace if behind is None else behind
+        elif behind:
+            yield line
+            behind -= 1
 
 
-def find(state):
-    """[(file name, line)] for every bad line in a lab's logs."""
+def find(state, trace=0):
+    """[(file name, line)] for every bad line in a lab's logs, and in each kernel's `trace` lines behind the first."""
     bad = []
     for name in sorted(os.listdir(state)):
         if not name.endswith(".log"):
             continue
         with open(os.path.join(state, name), encoding="utf-8", errors="replace") as f:
-            bad += [(name, line.rstrip()) for line in bad_lines(name, f)]
+            bad += [(name, line.rstrip()) for line in bad_lines(name, f, trace)]
     return bad

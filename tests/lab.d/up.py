@@ -217,7 +217,8 @@ def request(name, **what):
 
 
 def report_logs(state):
-    bad = logcheck.find(state)
+    # With a kernel's registers and the calls that led there.
+    bad = logcheck.find(state, trace=40)
     for file, line in bad:
         print("%s: %s" % (file, line))
     return 1 if bad else 0
