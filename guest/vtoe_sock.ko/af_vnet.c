@@ -118,6 +118,7 @@ static void vtoe_destruct(struct sock *sk)
 		vtoe_sid_put(vs->conn);
 	if (vs->neigh)
 		neigh_release(vs->neigh);
+	vtoe_told_put(vs->told);
 	sk_sockets_allocated_dec(sk);
 	inet_sock_destruct(sk);
 }

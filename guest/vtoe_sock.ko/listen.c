@@ -204,10 +204,13 @@ static void inherit_cgroup(struct sock *sk, const struct sock *from)
 }
 
 /* What TCP's sk_clone() would have given the child. */
-static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
+static void inherit(struct vtoe_sock *child, struct vtoe_sock *listener)
 {
 	static const enum sock_flags inherited[] = {
 		SOCK_LINGER, SOCK_KEEPOPEN, SOCK_URGINLINE, SOCK_ZEROCOPY,
+		SOCK_DBG, SOCK_LOCALROUTE, SOCK_BROADCAST, SOCK_RXQ_OVFL,
+		SOCK_WIFI_STATUS, SOCK_NOFCS, SOCK_SELECT_ERR_QUEUE,
+		SOCK_FILTER_LOCKED,
 	};
 	struct sock *sk = vtoe_sock(child);
 	const struct sock *from = &listener->inet.sk;
@@ -223,11 +226,15 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	sk->sk_reuseport = from->sk_reuseport;
 	sk->sk_bound_dev_if = from->sk_bound_dev_if;
 	sk->sk_lingertime = from->sk_lingertime;
+	sk->sk_max_pacing_rate = from->sk_max_pacing_rate;
+	sk->sk_peek_off = READ_ONCE(from->sk_peek_off);
 	for (i = 0; i < ARRAY_SIZE(inherited); i++)
 		if (sock_flag(from, inherited[i]))
 			sock_set_flag(sk, inherited[i]);
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	sk->sk_ll_usec = from->sk_ll_usec;
+	sk->sk_prefer_busy_poll = from->sk_prefer_busy_poll;
+	sk->sk_busy_poll_budget = from->sk_busy_poll_budget;
 #endif
 	inherit_cgroup(sk, from);
 	child->mode = listener->mode;
@@ -244,7 +251,9 @@ static void inherit(struct vtoe_sock *child, const struct vtoe_sock *listener)
 	child->inet.tos = listener->inet.tos;
 	child->inet.uc_ttl = listener->inet.uc_ttl;
 	child->as_tcp.rx_opt.user_mss = listener->as_tcp.rx_opt.user_mss;
+	child->as_tcp.recvmsg_inq = listener->as_tcp.recvmsg_inq;
 	child->as_tcp.notsent_lowat = READ_ONCE(listener->as_tcp.notsent_lowat);
+	vtoe_told_inherit(child, listener);
 	security_sk_clone(from, sk);
 }
 

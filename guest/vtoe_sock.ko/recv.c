@@ -81,6 +81,9 @@ void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev)
 		vs->rcv_final = final;
 		/* A FIN in SYN_SENT or SYN_RECV waits for the state to get on. */
 		now = vtoe_rx_check_fin(vs);
+		/* Our last acknowledgement is what the peer waits for: see settle(). */
+		if (now && vs->rx.consumed == final && vs->rx.acked != final)
+			kick |= vtoe_send_credit(vs, 0);
 		vtoe_close_check(vs);
 	}
 	spin_unlock_bh(&vs->lock);

@@ -105,12 +105,83 @@ static bool too_late(const struct vtoe_sock *vs, int level, int optname)
 	return pins(level, optname) && !vtoe_is_tcp(vs) && READ_ONCE(vs->conn);
 }
 
+/*
+ * What the program has set that the inner socket alone knows: for children,
+ * which begin without one. It never changes: another takes its place.
+ */
+struct vtoe_told {
+	refcount_t ref;
+	u32 n;
+	struct told_option {
+		int level, name;
+		u32 len;
+		u8 value[TCP_CA_NAME_MAX]; /* the longest: TCP_CONGESTION */
+	} option[];
+};
+
+void vtoe_told_put(struct vtoe_told *told)
+{
+	if (told && refcount_dec_and_test(&told->ref))
+		kfree(told);
+}
+
+void vtoe_told_inherit(struct vtoe_sock *child, struct vtoe_sock *listener)
+{
+	spin_lock_bh(&listener->lock);
+	child->told = listener->told;
+	if (child->told)
+		refcount_inc(&child->told->ref);
+	spin_unlock_bh(&listener->lock);
+}
+
+static bool children_have_it(int level, int optname, unsigned int optlen)
+{
+	if (level == SOL_TCP)
+		return optname != TCP_DEFER_ACCEPT && optlen <= TCP_CA_NAME_MAX;
+	/* What is longer says which group to join, or is of one packet. */
+	return optlen <= sizeof(int);
+}
+
+/* The inner socket has taken it. lock_sock */
+static int remember(struct vtoe_sock *vs, int level, int optname, sockptr_t optval,
+		    unsigned int optlen)
+{
+	struct told_option option = { .level = level, .name = optname, .len = optlen };
+	struct vtoe_told *old = vs->told, *told;
+	u32 n = old ? old->n : 0, i;
+
+	if (!children_have_it(level, optname, optlen) || pins(level, optname))
+		return 0;
+	if (copy_from_sockptr(option.value, optval, optlen))
+		return -EFAULT;
+	told = kmalloc(struct_size(told, option, n + 1), GFP_KERNEL);
+	if (!told)
+		return -ENOBUFS;
+	refcount_set(&told->ref, 1);
+	for (i = 0; i < n; i++) {
+		told->option[i] = old->option[i];
+		if (old->option[i].level == level && old->option[i].name == optname)
+			break;
+	}
+	told->option[i] = option;
+	told->n = i + 1;
+	for (i++; i < n; i++)
+		told->option[told->n++] = old->option[i];
+	spin_lock_bh(&vs->lock);
+	vs->told = told;
+	spin_unlock_bh(&vs->lock);
+	vtoe_told_put(old);
+	return 0;
+}
+
 /* What a child was told, or has from its listener, before it had an inner socket. */
 static void tell_inner(struct vtoe_sock *vs)
 {
 	static const int names[] = {
-		TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT,
+		TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
+		TCP_USER_TIMEOUT,
 	};
+	struct told_option *option;
 	struct limits limits;
 	int value, *number;
 	unsigned int i;
@@ -120,10 +191,39 @@ static void tell_inner(struct vtoe_sock *vs)
 		flag = bool_option(vs, names[i]);
 		number = int_option(vs, names[i], &limits);
 		value = flag ? *flag : *number;
-		if (value) /* each was checked, or set there before */
+		if (value || flag) /* each was checked, or set there before */
 			vs->inner->ops->setsockopt(vs->inner, SOL_TCP, names[i],
 						   KERNEL_SOCKPTR(&value), sizeof(value));
 	}
+	for (i = 0; vs->told && i < vs->told->n; i++) {
+		option = &vs->told->option[i];
+		vs->inner->ops->setsockopt(vs->inner, option->level, option->name,
+					   KERNEL_SOCKPTR(option->value), option->len);
+	}
+	/* which TOS has changed */
+	WRITE_ONCE(vs->inner->sk->sk_priority, READ_ONCE(vtoe_sock(vs)->sk_priority));
+}
+
+/*
+ * A child has the address that its listener was bound to, also when it is
+ * disconnected, and no port of its own, though it shows the listener's.
+ */
+static void keep_name(struct vtoe_sock *vs)
+{
+	struct sock *sk = vtoe_sock(vs), *isk = vs->inner->sk;
+	struct vtoe_addr local = vs->local;
+	struct sockaddr_storage ss;
+	bool no_port = vtoe_bind_no_port(isk);
+	int len;
+
+	if (sk->sk_userlocks & SOCK_BINDADDR_LOCK) {
+		local.port = 0;
+		len = vtoe_addr_to_user(sk, &local, &ss);
+		vtoe_set_bind_no_port(isk, true);
+		kernel_bind(vs->inner, (struct vtoe_sockaddr *)&ss, len);
+		vtoe_set_bind_no_port(isk, no_port);
+	}
+	inet_sk(isk)->inet_sport = vs->local.port;
 }
 
 /* lock_sock */
@@ -134,9 +234,11 @@ int vtoe_need_inner(struct vtoe_sock *vs)
 	if (vs->inner)
 		return 0;
 	err = vtoe_inner_create(vs);
-	if (!err)
-		tell_inner(vs);
-	return err;
+	if (err)
+		return err;
+	tell_inner(vs);
+	keep_name(vs);
+	return 0;
 }
 
 static int set_vnet(struct vtoe_sock *vs, int optname, sockptr_t optval, unsigned int optlen)
@@ -238,6 +340,9 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 		mirror(vs);
 		if (level == SOL_IP && optname == IP_TOS)
 			WRITE_ONCE(sock->sk->sk_priority, READ_ONCE(vs->inner->sk->sk_priority));
+		err = ours ? 0 : remember(vs, level, optname, optval, optlen);
+		if (err)
+			return err;
 	}
 	if (ours)
 		note_option(vs, level, optname, value);

@@ -213,6 +213,7 @@ struct vtoe_sock {
 	int keepidle, keepintvl, keepcnt, user_timeout;
 	u32 reason;	/* why path is TCP, or why the connection ended */
 	struct vtoe_addr local, remote;
+	struct vtoe_told *told;	/* children have their listener's; vs->lock, too */
 	struct list_head announced; /* listener: vtoe_sid */
 	struct list_head listeners; /* node in all listeners, vtoe_devs_mutex */
 
@@ -486,6 +487,8 @@ int vtoe_getsockopt(struct socket *sock, int level, int optname, char __user *op
 
 int vtoe_set_rcvlowat(struct sock *sk, int val);
 int vtoe_need_inner(struct vtoe_sock *vs); /* 0: it is there */
+void vtoe_told_inherit(struct vtoe_sock *child, struct vtoe_sock *listener); /* any context */
+void vtoe_told_put(struct vtoe_told *told);
 void vtoe_sync_options(struct vtoe_sock *vs);
 void vtoe_path_of(struct vtoe_sock *vs, struct vnet_so_path *path); /* lock_sock, or RCU */
 

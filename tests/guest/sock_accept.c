@@ -185,22 +185,35 @@ static void inherit(void)
 		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 900 },
 		{ SOL_SOCKET, SO_KEEPALIVE, 1 },     { SOL_SOCKET, SO_RCVBUF, 70000 },
 		{ SOL_SOCKET, SO_SNDBUF, 90000 },    { SOL_SOCKET, SO_RCVLOWAT, 2 },
-		{ SOL_SOCKET, SO_REUSEADDR, 1 },
+		{ SOL_SOCKET, SO_REUSEADDR, 1 },     { SOL_SOCKET, SO_BROADCAST, 1 },
+		{ SOL_SOCKET, SO_DONTROUTE, 1 },     { SOL_SOCKET, SO_RXQ_OVFL, 1 },
+		{ SOL_SOCKET, SO_DEBUG, 1 },	     { SOL_SOCKET, SO_WIFI_STATUS, 1 },
+		{ SOL_SOCKET, SO_LOCK_FILTER, 1 },   { SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1 },
+		{ SOL_SOCKET, SO_PREFER_BUSY_POLL, 1 }, { SOL_SOCKET, SO_MAX_PACING_RATE, 100000000 },
+		{ IPPROTO_TCP, TCP_SYNCNT, 3 },	     { IPPROTO_TCP, TCP_LINGER2, 7 },
+		{ IPPROTO_TCP, TCP_INQ, 1 },	     { IPPROTO_IP, IP_FREEBIND, 1 },
+		{ IPPROTO_IP, IP_RECVTTL, 1 },	     { IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO },
+		{ IPPROTO_IP, IP_TOS, 0x10 },	     { IPPROTO_IPV6, IPV6_TCLASS, 7 },
+		{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, 9 },
 	};
 	struct linger set = { .l_onoff = 1, .l_linger = 3 }, got = {};
 	struct timeval tv = { .tv_sec = 5 }, back = {};
+	struct sockaddr unspec = { .sa_family = AF_UNSPEC };
+	struct addr name = { .len = at.len, .v6 = at.v6 };
 	int listener = listener_on(&at, 5), fd, one;
 	socklen_t len = sizeof(got);
-	size_t i;
+	size_t i, options = sizeof(option) / sizeof(option[0]) - (at.v6 ? 0 : 2);
+	char algorithm[16] = "reno";
 
-	for (i = 0; i < sizeof(option) / sizeof(option[0]); i++)
+	for (i = 0; i < options; i++)
 		set_int(listener, option[i][0], option[i][1], option[i][2]);
+	check(setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, algorithm, 4) == 0);
 	check(setsockopt(listener, SOL_SOCKET, SO_LINGER, &set, sizeof(set)) == 0);
 	check(setsockopt(listener, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) == 0);
 	fd = dial(&at);
 	one = accept(listener, NULL, NULL);
 	check(one >= 0);
-	for (i = 0; i < sizeof(option) / sizeof(option[0]); i++) {
+	for (i = 0; i < options; i++) {
 		int want = get_int(listener, option[i][0], option[i][1]);
 		int is = get_int(one, option[i][0], option[i][1]);
 
@@ -211,8 +224,18 @@ static void inherit(void)
 	}
 	check(getsockopt(one, SOL_SOCKET, SO_LINGER, &got, &len) == 0);
 	check(got.l_onoff == 1 && got.l_linger == 3);
+	memset(algorithm, 0, sizeof(algorithm));
+	len = sizeof(algorithm);
+	check(getsockopt(one, IPPROTO_TCP, TCP_CONGESTION, algorithm, &len) == 0);
+	check(strcmp(algorithm, "reno") == 0);
 	len = sizeof(back);
 	check(getsockopt(one, SOL_SOCKET, SO_SNDTIMEO, &back, &len) == 0 && back.tv_sec == 5);
+	/* its address, also when it is not a connection any more; and no port */
+	check(connect(one, &unspec, sizeof(unspec)) == 0 && listen(one, 1) == 0);
+	len = sizeof(name.ss);
+	check(getsockname(one, sa(&name), &len) == 0 && port_of(&name) != port_of(&at));
+	set_port(&name, port_of(&at));
+	check(same_addr(&name, &at));
 	/* not this one */
 	set_int(listener, SOL_SOCKET, SO_PRIORITY, 3);
 	close(one);

@@ -59,17 +59,6 @@ static unsigned long offloaded, over_tcp, steps_done;
 
 /* ---- a world ---- */
 
-/* What we know of a socket. The same in both worlds, as long as nothing differs. */
-struct knowledge {
-	bool open, listens, connected;
-	bool dialed;	   /* a connect() has begun */
-	bool shut;	   /* by shutdown(), without a connection */
-	int peer;	   /* slot, or -1: not accepted yet, closed, or never had one */
-	int listener;	   /* slot that the last connect() went to */
-	uint32_t sent, got; /* bytes of the stream */
-	bool urgent;	   /* sent some, which FIONREAD counts in a way of its own */
-};
-
 struct world {
 	int family, fd[SLOTS];
 };
@@ -178,6 +167,32 @@ static bool wait_for(int slot, short events, int bytes)
 	return true;
 }
 
+static int state_of(int w, int slot)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	return getsockopt(worlds[w].fd[slot], SOL_TCP, TCP_INFO, &info, &len) ? -1 : info.tcpi_state;
+}
+
+/* For what poll() does not say again to who has shut down himself. states: 1 << TCP_* */
+static bool wait_while(int slot, int states)
+{
+	int64_t end = now_ms() + patience;
+
+	for (int w = 0; w < 2; w++)
+		for (int state; (state = state_of(w, slot)) > 0 && 1 << state & states; poll(NULL, 0, 1))
+			if (now_ms() > end)
+				return false;
+	return true;
+}
+
+/* The end of the peer's stream has come. */
+static bool wait_for_end(int slot)
+{
+	return wait_while(slot, 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2);
+}
+
 static bool same_now(char *what, size_t size)
 {
 	for (int i = 0; i < SLOTS; i++) {
@@ -212,7 +227,7 @@ static bool come_to_rest(char *what, size_t size)
 
 /* ---- steps ---- */
 
-/* Which socket has a port: ports differ between worlds, slots do not. */
+/* Ports differ between worlds, slots do not. */
 static int port_as_slot(const struct world *w, int port)
 {
 	if (!port)
@@ -295,8 +310,7 @@ static void do_recv(struct world *w, const struct step *s, struct result *r)
 	} else {
 		r->ret = (int)recv(w->fd[s->slot], r->data, len, flags);
 	}
-	if (sabotage && w == &worlds[1] && r->ret > 1)
-		r->ret--;
+	r->ret -= sabotage && w == &worlds[1] && r->ret > 1;
 	if (r->ret > 0 && !(flags & MSG_TRUNC))
 		r->len = (uint32_t)r->ret;
 }
@@ -395,7 +409,7 @@ static void do_step(struct world *w, const struct step *s, struct result *r)
 	switch (s->kind) {
 	case SOCKET: do_socket(w, s, r); break;
 	case BIND: do_bind(w, s, r); break;
-	case LISTEN: r->ret = listen(fd, (int)(s->a % 8) + 4); break;
+	case LISTEN: r->ret = listen(fd, backlog_of(s)); break;
 	case CONNECT:
 	case CONNECT_NOBODY: do_connect(w, s, r); break;
 	case DISCONNECT: r->ret = connect(fd, &unspec, sizeof(unspec)); break;
@@ -427,6 +441,13 @@ static void do_step(struct world *w, const struct step *s, struct result *r)
 	r->pipes += sigpipes;
 }
 
+static bool at_mark(int fd)
+{
+	int at = 0;
+
+	return !ioctl(fd, SIOCATMARK, &at) && at;
+}
+
 /*
  * Both sides have shut down, and one has not read everything. If that one goes, or the other uses its socket for something
  * else, ours is a reset, as of any connection with bytes that are not acknowledged; TCP's kernel has acknowledged them and
@@ -434,20 +455,14 @@ static void do_step(struct world *w, const struct step *s, struct result *r)
  */
 static bool leaves_unread(int slot)
 {
-	return (mask_of(worlds[0].fd[slot]) & (POLLHUP | POLLERR)) == POLLHUP && readable(worlds[0].fd[slot]) > 0;
+	return (mask_of(worlds[0].fd[slot]) & (POLLHUP | POLLERR)) == POLLHUP &&
+	       (readable(worlds[0].fd[slot]) > 0 || at_mark(worlds[0].fd[slot]));
 }
 
 /* A reset may come before bytes that nobody has waited for, since their receiver is not accepted yet. */
 static bool outruns(const struct knowledge *k)
 {
 	return k->connected && k->peer < 0 && k->sent;
-}
-
-static bool at_mark(int fd)
-{
-	int at = 0;
-
-	return !ioctl(fd, SIOCATMARK, &at) && at;
 }
 
 static bool may_set(const struct step *s, const struct knowledge *k)
@@ -471,7 +486,10 @@ static bool applies(const struct step *s)
 	switch (s->kind) {
 	case SOCKET: return !k->open;
 	case ACCEPT: return !k->open && o->open;
-	case CONNECT: return k->open && o->open && o->listens && s->slot != s->other && !leaves_unread(s->slot);
+	/* where the queue is full, TCP has it wait, and ours goes over TCP, whose queue counts by itself */
+	case CONNECT:
+		return k->open && o->open && o->listens && o->queued <= o->backlog && s->slot != s->other &&
+		       !leaves_unread(s->slot);
 	case CONNECT_NOBODY: return k->open && !leaves_unread(s->slot);
 	/* the children of one that was shut before are born shut over TCP, by an accident of sk_clone() */
 	case LISTEN: return k->open && !k->shut;
@@ -563,13 +581,20 @@ static bool check_path(int slot, char *what, size_t size)
 	return false;
 }
 
-/* What Nagle's algorithm holds back would reset a peer that shuts down meanwhile. */
-static void tcp_delivers(int slot)
+/*
+ * What MSG_MORE, a cork or Nagle's algorithm holds back would reset a peer that shuts down meanwhile. TCP tells when it is
+ * through; ours holds back as long, and began a moment later.
+ */
+static void all_arrives(int slot)
 {
-	int left = 0;
+	int left = 0, i = 0;
 
-	for (int i = 0; i < 500 && !ioctl(worlds[0].fd[slot], SIOCOUTQ, &left) && left; i++)
+	while (i < 500 && !ioctl(worlds[0].fd[slot], SIOCOUTQ, &left) && left) {
 		usleep(1000);
+		i++;
+	}
+	if (i)
+		usleep(50000);
 }
 
 /* What follows from a step that gave the same in both; waits for it. */
@@ -583,29 +608,39 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 		*k = (struct knowledge){ .open = r->ret >= 0, .peer = -1 };
 		return true;
 	case LISTEN:
-		k->listens |= r->ret == 0;
+		if (r->ret == 0) {
+			k->listens = true;
+			k->backlog = backlog_of(s);
+		}
 		return true;
 	case CONNECT:
 	case CONNECT_NOBODY:
+		if (r->err == ECONNRESET || r->err == ECONNREFUSED || r->err == ECONNABORTED) {
+			/* The end of the connection is said here, and the socket as new. */
+			lose_peer(s->slot);
+			*k = (struct knowledge){ .open = true, .peer = -1 };
+		}
 		if (r->ret < 0 && r->err != EINPROGRESS)
 			return true;
 		if (r->ret < 0) { /* a new connection, whatever there was before */
 			lose_peer(s->slot);
 			*k = (struct knowledge){ .open = true, .dialed = true, .peer = -1, .shut = k->shut };
 		}
-		if (!wait_for(s->slot, POLLOUT | POLLERR | POLLHUP, 0))
+		if (!wait_while(s->slot, 1 << TCP_SYN_SENT))
 			return false;
-		if (s->kind == CONNECT_NOBODY || mask_of(worlds[0].fd[s->slot]) & (POLLERR | POLLHUP))
+		if (s->kind == CONNECT_NOBODY || state_of(0, s->slot) != TCP_ESTABLISHED)
 			return true;
 		if (k->connected) /* the call that says so */
 			return true;
 		k->connected = true;
 		k->listener = s->other;
+		known[s->other].queued++;
 		return wait_for(s->other, POLLIN, 0) && check_path(s->slot, what, size);
 	case ACCEPT:
 		*k = (struct knowledge){ .open = r->ret >= 0, .connected = true, .peer = -1 };
 		if (r->ret < 0)
 			return true;
+		known[s->other].queued--;
 		/* whose port the name gave */
 		k->peer = port_of((const struct sockaddr_storage *)r->data) - 1000;
 		if (k->peer < 0 || k->peer >= SLOTS || !known[k->peer].connected || known[k->peer].listener != s->other)
@@ -622,7 +657,7 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 		k->urgent |= PICK(send_flags, s->b >> 8) & MSG_OOB;
 		/* all of it, also what MSG_MORE holds back for a while */
 		if (k->urgent)
-			tcp_delivers(s->slot);
+			all_arrives(s->slot);
 		return k->urgent || k->peer < 0 || wait_for(k->peer, 0, (int)(k->sent - known[k->peer].got));
 	case RECV:
 	case RECVV:
@@ -632,9 +667,11 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 	case SHUTDOWN:
 		k->shut |= !k->connected && !k->listens;
 		if (r->ret == 0 && s->a % 3 != SHUT_RD && k->peer >= 0)
-			return wait_for(k->peer, POLLRDHUP | POLLHUP | POLLERR, 0);
-		if (k->listens)
-			k->listens = mask_of(worlds[0].fd[s->slot]) == 0;
+			return wait_for_end(k->peer);
+		if (k->listens && mask_of(worlds[0].fd[s->slot])) {
+			k->listens = false;
+			k->queued = 0;
+		}
 		return true;
 	case DISCONNECT:
 		if (r->ret < 0)
@@ -648,7 +685,7 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 
 		lose_peer(s->slot);
 		k->open = false;
-		return peer < 0 || wait_for(peer, POLLRDHUP | POLLHUP | POLLERR, 0);
+		return peer < 0 || wait_for_end(peer);
 	}
 	default:
 		return true;
@@ -656,28 +693,6 @@ static bool follow(const struct step *s, const struct result *r, char *what, siz
 }
 
 /* ---- playing ---- */
-
-static void print_step(int i, const struct step *s)
-{
-	printf("  %2d  %s, socket %u", i, kind_names[s->kind], s->slot);
-	if (s->kind == CONNECT || s->kind == ACCEPT)
-		printf(", listener %u", s->other);
-	if (s->kind == SEND || s->kind == SENDV)
-		printf(", %u bytes, flags %#x", s->a % DATA_MAX + 1,
-		       (unsigned int)(PICK(send_flags, s->b >> 8) | (s->b & 1 ? MSG_NOSIGNAL : 0)));
-	if (s->kind == RECV || s->kind == RECVV)
-		printf(", %u bytes, flags %#x", s->b & 1 ? DATA_MAX : s->a % 300, (unsigned int)PICK(recv_flags, s->b >> 8));
-	if (s->kind == GETOPT || s->kind == SETOPT)
-		printf(", %s, %d, length %u", options[s->a % OPTIONS].text, PICK(values, s->b >> 4),
-		       s->b % 5 == 0 ? s->b % 3 : s->b % 7 == 0 ? 16 : 4);
-	if (s->kind == SHUTDOWN)
-		printf(", %u", s->a % 7 == 0 ? 5 : s->a % 3);
-	if (s->kind == IOCTL)
-		printf(", %u", s->a % 4);
-	if (s->kind == BIND)
-		printf(", %s, length %d", s->a % 3 ? "own address" : "any", s->a % 11 == 0 ? 4 : (int)addr_len);
-	printf("\n");
-}
 
 static bool same_result(const struct step *s, const struct result *r, bool *ends, char *what, size_t size)
 {

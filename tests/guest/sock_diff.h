@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the scripts of sock_diff are made of: the calls and how often they come, options, values, flags. */
+/*
+ * What the scripts of sock_diff are made of: the calls and how often they come, options, values, flags; results, and what
+ * is known of sockets.
+ */
 #ifndef SOCK_DIFF_H
 #define SOCK_DIFF_H
 
@@ -7,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #define SLOTS 6
@@ -87,7 +91,7 @@ static const struct option options[] = {
 	OPT(SOL_TCP, TCP_NODELAY), OPT(SOL_TCP, TCP_CORK), OPT(SOL_TCP, TCP_QUICKACK),
 	OPT(SOL_TCP, TCP_KEEPIDLE), OPT(SOL_TCP, TCP_KEEPINTVL), OPT(SOL_TCP, TCP_KEEPCNT),
 	OPT(SOL_TCP, TCP_USER_TIMEOUT), GET(SOL_TCP, TCP_DEFER_ACCEPT), /* set, it is all timing */
-	GET(SOL_TCP, TCP_SYNCNT), /* set, children do not have it */
+	OPT(SOL_TCP, TCP_SYNCNT),
 	GET(SOL_TCP, TCP_LINGER2), /* set, it may reset the peer */
 	OPT(SOL_TCP, TCP_WINDOW_CLAMP), GET(SOL_TCP, 9999),
 	OPT(SOL_IP, IP_TOS), OPT(SOL_IP, IP_TTL), OPT(SOL_IP, IP_RECVTTL), OPT(SOL_IP, IP_FREEBIND),
@@ -103,12 +107,55 @@ static const int send_flags[] = { 0, 0, 0, 0, MSG_DONTROUTE, MSG_EOR, MSG_OOB, 0
 static const int recv_flags[] = { 0, 0, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, MSG_PEEK | MSG_TRUNC, MSG_OOB, MSG_ERRQUEUE };
 #define PICK(array, n) ((array)[(n) % (sizeof(array) / sizeof((array)[0]))])
 
+/* ---- steps, as they are printed ---- */
+
+static int backlog_of(const struct step *s)
+{
+	return (int)(s->a % 8) + 4;
+}
+
+static void print_step(int i, const struct step *s)
+{
+	printf("  %2d  %s, socket %u", i, kind_names[s->kind], s->slot);
+	if (s->kind == CONNECT || s->kind == ACCEPT)
+		printf(", listener %u", s->other);
+	if (s->kind == SEND || s->kind == SENDV)
+		printf(", %u bytes, flags %#x", s->a % DATA_MAX + 1,
+		       (unsigned int)(PICK(send_flags, s->b >> 8) | (s->b & 1 ? MSG_NOSIGNAL : 0)));
+	if (s->kind == RECV || s->kind == RECVV)
+		printf(", %u bytes, flags %#x", s->b & 1 ? DATA_MAX : s->a % 300, (unsigned int)PICK(recv_flags, s->b >> 8));
+	if (s->kind == GETOPT || s->kind == SETOPT)
+		printf(", %s, %d, length %u", options[s->a % OPTIONS].text, PICK(values, s->b >> 4),
+		       s->b % 5 == 0 ? s->b % 3 : s->b % 7 == 0 ? 16 : 4);
+	if (s->kind == SHUTDOWN)
+		printf(", %u", s->a % 7 == 0 ? 5 : s->a % 3);
+	if (s->kind == IOCTL)
+		printf(", %u", s->a % 4);
+	if (s->kind == LISTEN)
+		printf(", backlog %d", backlog_of(s));
+	if (s->kind == BIND)
+		printf(", %s%s", s->a % 3 ? "own address" : "any", s->a % 11 == 0 ? ", length 4" : "");
+	printf("\n");
+}
+
 /* ---- what a step gives ---- */
 
 struct result {
 	int ret, err, pipes;
 	uint32_t len;
 	uint8_t data[DATA_MAX];
+};
+
+/* What we know of a socket. The same in both worlds, as long as nothing differs. */
+struct knowledge {
+	bool open, listens, connected;
+	bool dialed;	   /* a connect() has begun */
+	bool shut;	   /* by shutdown(), without a connection */
+	int peer;	   /* slot, or -1: not accepted yet, closed, or never had one */
+	int listener;	   /* slot that the last connect() went to */
+	int backlog, queued; /* of one that listens; queued: not accepted yet */
+	uint32_t sent, got; /* bytes of the stream */
+	bool urgent;	   /* sent some, which FIONREAD counts in a way of its own */
 };
 
 #endif /* SOCK_DIFF_H */

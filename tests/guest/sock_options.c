@@ -158,8 +158,11 @@ static void inherited(void)
 	check(get_int(one, SOL_SOCKET, SO_ZEROCOPY) == 1);
 	if (!peer.v6)
 		check(get_int(one, IPPROTO_IP, IP_TOS) == 0x10);
+	set_int(one, IPPROTO_TCP, TCP_CORK, 1);
 	/* again, now that an option beyond the few has been asked for */
 	check(get_int(one, IPPROTO_TCP, TCP_WINDOW_CLAMP) >= 0);
+	check(get_int(one, IPPROTO_TCP, TCP_CORK) == 1);
+	set_int(one, IPPROTO_TCP, TCP_CORK, 0);
 	check(get_int(one, IPPROTO_TCP, TCP_NODELAY) == 1);
 	check(get_int(one, IPPROTO_TCP, TCP_KEEPIDLE) == 77);
 	check(get_int(one, IPPROTO_TCP, TCP_USER_TIMEOUT) == 4321);

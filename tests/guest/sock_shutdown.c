@@ -205,6 +205,42 @@ static void child(void)
 	close(one);
 }
 
+/* Both have shut down and everything is read: whatever one does then, the other is not reset. */
+static void over(void)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	struct addr at;
+	int listener, fd, one, i;
+	char buf[4];
+
+	check(own_addr(&at, peer.v6));
+	set_port(&at, 7003);
+	listener = listener_on(&at, 5);
+	fd = dial(&at);
+	write_all(fd, "all", 3);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0 && read_full(one, buf, 3) == 3);
+	check(shutdown(one, SHUT_RDWR) == 0);
+	check(wait_poll(fd, POLLRDHUP, 5000) & POLLRDHUP);
+	check(shutdown(fd, SHUT_RDWR) == 0);
+	for (i = 0; i < 5000; i++) {
+		struct tcp_info info;
+		socklen_t len = sizeof(info);
+
+		check(getsockopt(one, IPPROTO_TCP, TCP_INFO, &info, &len) == 0);
+		if (info.tcpi_state == TCP_CLOSE)
+			break;
+		usleep(1000);
+	}
+	check(i < 5000);
+	check(connect(one, &none, sizeof(none)) == 0);
+	usleep(100000);
+	check(get_int(fd, SOL_SOCKET, SO_ERROR) == 0);
+	close(one);
+	close(fd);
+	close(listener);
+}
+
 static void client(void)
 {
 	check(own_addr(&nobody, peer.v6));
@@ -218,4 +254,5 @@ static void client(void)
 	reader();
 	disconnect();
 	child();
+	over();
 }
