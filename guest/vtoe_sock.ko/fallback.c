@@ -146,6 +146,7 @@ int vtoe_inner_create(struct vtoe_sock *vs)
 	inet_sk(inner->sk)->uc_ttl = vs->inet.uc_ttl;
 	tcp_sk(inner->sk)->rx_opt.user_mss = vs->as_tcp.rx_opt.user_mss;
 	WRITE_ONCE(tcp_sk(inner->sk)->notsent_lowat, vs->as_tcp.notsent_lowat);
+	tcp_sk(inner->sk)->recvmsg_inq = vs->as_tcp.recvmsg_inq;
 	if (!vs->conn)
 		take_from_cgroup(vs, inner->sk);
 	attach(vs, inner, NULL);

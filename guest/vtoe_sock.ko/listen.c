@@ -210,7 +210,7 @@ static void inherit(struct vtoe_sock *child, struct vtoe_sock *listener)
 		SOCK_LINGER, SOCK_KEEPOPEN, SOCK_URGINLINE, SOCK_ZEROCOPY,
 		SOCK_DBG, SOCK_LOCALROUTE, SOCK_BROADCAST, SOCK_RXQ_OVFL,
 		SOCK_WIFI_STATUS, SOCK_NOFCS, SOCK_SELECT_ERR_QUEUE,
-		SOCK_FILTER_LOCKED,
+		SOCK_FILTER_LOCKED, SOCK_RCVMARK,
 	};
 	struct sock *sk = vtoe_sock(child);
 	const struct sock *from = &listener->inet.sk;
@@ -228,6 +228,8 @@ static void inherit(struct vtoe_sock *child, struct vtoe_sock *listener)
 	sk->sk_lingertime = from->sk_lingertime;
 	sk->sk_max_pacing_rate = from->sk_max_pacing_rate;
 	sk->sk_peek_off = READ_ONCE(from->sk_peek_off);
+	sk->sk_txrehash = from->sk_txrehash;
+	sk->sk_no_check_tx = from->sk_no_check_tx;
 	for (i = 0; i < ARRAY_SIZE(inherited); i++)
 		if (sock_flag(from, inherited[i]))
 			sock_set_flag(sk, inherited[i]);

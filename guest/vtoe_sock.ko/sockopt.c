@@ -13,6 +13,7 @@
 #include <linux/tcp.h>
 #include <linux/uaccess.h>
 #include <net/tcp.h>
+#include <net/transp_v6.h>
 
 /* One of the options kept in struct vtoe_sock, or NULL. */
 static bool *bool_option(struct vtoe_sock *vs, int optname)
@@ -112,10 +113,8 @@ static bool too_late(const struct vtoe_sock *vs, int level, int optname)
 struct vtoe_told {
 	refcount_t ref;
 	u32 n;
-	struct told_option {
-		int level, name;
-		u32 len;
-		u8 value[TCP_CA_NAME_MAX]; /* the longest: TCP_CONGESTION */
+	struct {
+		int level, name, value;
 	} option[];
 };
 
@@ -134,44 +133,204 @@ void vtoe_told_inherit(struct vtoe_sock *child, struct vtoe_sock *listener)
 	spin_unlock_bh(&listener->lock);
 }
 
-static bool children_have_it(int level, int optname, unsigned int optlen)
+/*
+ * Numbers that sk_clone() leaves as they are, but for those that we know
+ * ourselves. Not TCP_CONGESTION: its setter may have had a right to it that who
+ * uses the child has not.
+ */
+static bool told_to_children(int level, int optname)
 {
-	if (level == SOL_TCP)
-		return optname != TCP_DEFER_ACCEPT && optlen <= TCP_CA_NAME_MAX;
-	/* What is longer says which group to join, or is of one packet. */
-	return optlen <= sizeof(int);
+	switch (level) {
+	case SOL_TCP:
+		switch (optname) {
+		case TCP_SYNCNT:
+		case TCP_LINGER2:
+		case TCP_WINDOW_CLAMP:
+		case TCP_THIN_LINEAR_TIMEOUTS:
+			return true;
+		}
+		return false;
+	case SOL_IP:
+		switch (optname) {
+		case IP_RECVOPTS:
+		case IP_RETOPTS:
+		case IP_PKTINFO:
+		case IP_RECVERR:
+		case IP_RECVERR_RFC4884:
+		case IP_RECVTTL:
+		case IP_RECVTOS:
+		case IP_RECVORIGDSTADDR:
+		case IP_RECVFRAGSIZE:
+		case IP_CHECKSUM:
+		case IP_PASSSEC:
+		case IP_MTU_DISCOVER:
+		case IP_FREEBIND:
+		case IP_BIND_ADDRESS_NO_PORT:
+		case IP_UNICAST_IF:
+		case IP_MULTICAST_LOOP:
+		case IP_MULTICAST_ALL:
+			return true;
+		}
+		return false;
+	case SOL_IPV6:
+		switch (optname) {
+		case IPV6_UNICAST_HOPS:
+		case IPV6_TCLASS:
+		case IPV6_MTU_DISCOVER:
+		case IPV6_MTU:
+		case IPV6_DONTFRAG:
+		case IPV6_AUTOFLOWLABEL:
+		case IPV6_FLOWINFO:
+		case IPV6_FLOWINFO_SEND:
+		case IPV6_FREEBIND:
+		case IPV6_UNICAST_IF:
+		case IPV6_MULTICAST_ALL:
+		case IPV6_RECVERR:
+		case IPV6_RECVERR_RFC4884:
+		case IPV6_RECVPKTINFO:
+		case IPV6_RECVHOPLIMIT:
+		case IPV6_RECVHOPOPTS:
+		case IPV6_RECVDSTOPTS:
+		case IPV6_RECVRTHDR:
+		case IPV6_RECVTCLASS:
+		case IPV6_RECVPATHMTU:
+		case IPV6_RECVORIGDSTADDR:
+		case IPV6_RECVFRAGSIZE:
+		case IPV6_2292PKTINFO:
+		case IPV6_2292HOPLIMIT:
+		case IPV6_2292HOPOPTS:
+		case IPV6_2292DSTOPTS:
+		case IPV6_2292RTHDR:
+			return true;
+		}
+		return false;
+	default:
+		return false;
+	}
 }
 
-/* The inner socket has taken it. lock_sock */
-static int remember(struct vtoe_sock *vs, int level, int optname, sockptr_t optval,
-		    unsigned int optlen)
+/* As inet and inet6 read it: who gives too little they refuse, or take for 0. */
+static int get_number(int level, sockptr_t optval, unsigned int optlen, int *value)
 {
-	struct told_option option = { .level = level, .name = optname, .len = optlen };
-	struct vtoe_told *old = vs->told, *told;
-	u32 n = old ? old->n : 0, i;
+	u8 byte;
 
-	if (!children_have_it(level, optname, optlen) || pins(level, optname))
+	*value = 0;
+	if (sockptr_is_null(optval))
 		return 0;
-	if (copy_from_sockptr(option.value, optval, optlen))
+	if (optlen >= sizeof(*value))
+		return copy_from_sockptr(value, optval, sizeof(*value)) ? -EFAULT : 0;
+	if (level != SOL_IP || !optlen)
+		return 0;
+	if (copy_from_sockptr(&byte, optval, sizeof(byte)))
 		return -EFAULT;
-	told = kmalloc(struct_size(told, option, n + 1), GFP_KERNEL);
-	if (!told)
-		return -ENOBUFS;
-	refcount_set(&told->ref, 1);
-	for (i = 0; i < n; i++) {
-		told->option[i] = old->option[i];
-		if (old->option[i].level == level && old->option[i].name == optname)
-			break;
-	}
-	told->option[i] = option;
-	told->n = i + 1;
-	for (i++; i < n; i++)
-		told->option[told->n++] = old->option[i];
-	spin_lock_bh(&vs->lock);
-	vs->told = told;
-	spin_unlock_bh(&vs->lock);
-	vtoe_told_put(old);
+	*value = byte;
 	return 0;
+}
+
+/* vs->told with one more, or another, number; NULL: no memory. lock_sock */
+static struct vtoe_told *told_with(const struct vtoe_sock *vs, int level, int optname, int value)
+{
+	const struct vtoe_told *old = vs->told;
+	u32 n = old ? old->n : 0, at = n, i;
+	struct vtoe_told *told;
+
+	for (i = 0; i < n; i++)
+		if (old->option[i].level == level && old->option[i].name == optname)
+			at = i;
+	told = kmalloc(struct_size(told, option, n + 1), GFP_KERNEL_ACCOUNT);
+	if (!told)
+		return NULL;
+	refcount_set(&told->ref, 1);
+	for (i = 0; i < n; i++)
+		told->option[i] = old->option[i];
+	told->n = max(n, at + 1);
+	told->option[at].level = level;
+	told->option[at].name = optname;
+	told->option[at].value = value;
+	return told;
+}
+
+/* To the inner socket, and to children that come. lock_sock */
+static int tell(struct vtoe_sock *vs, int level, int optname, sockptr_t optval,
+		unsigned int optlen)
+{
+	struct vtoe_told *told = NULL;
+	int value, err;
+
+	if (told_to_children(level, optname)) {
+		err = get_number(level, optval, optlen, &value);
+		if (err)
+			return err;
+		told = told_with(vs, level, optname, value);
+		if (!told)
+			return -ENOMEM;
+	}
+	err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval, optlen);
+	if (!err && told) {
+		spin_lock_bh(&vs->lock);
+		swap(vs->told, told);
+		spin_unlock_bh(&vs->lock);
+	}
+	vtoe_told_put(told);
+	return err;
+}
+
+/* A flag that TCP acts upon when it changes. */
+static void tell_flag(struct socket *inner, const struct sock *sk, enum sock_flags flag,
+		      int optname)
+{
+	int on = sock_flag(sk, flag);
+
+	if (sock_flag(inner->sk, flag) != on)
+		sock_setsockopt(inner, SOL_SOCKET, optname, KERNEL_SOCKPTR(&on), sizeof(on));
+}
+
+/* Flags are no atomic bits, and TCP changes others: written only for a change. */
+static void copy_flag(struct sock *to, const struct sock *from, enum sock_flags flag)
+{
+	if (sock_flag(to, flag) != sock_flag(from, flag))
+		sock_valbool_flag(to, flag, sock_flag(from, flag));
+}
+
+/* What has been set of SOL_SOCKET. lock_sock */
+static void give_options(struct vtoe_sock *vs)
+{
+	const struct sock *sk = vtoe_sock(vs);
+	struct sock *isk = vs->inner->sk;
+	unsigned long rate = sk->sk_max_pacing_rate;
+
+	WRITE_ONCE(isk->sk_rcvtimeo, READ_ONCE(sk->sk_rcvtimeo));
+	WRITE_ONCE(isk->sk_sndtimeo, READ_ONCE(sk->sk_sndtimeo));
+	WRITE_ONCE(isk->sk_rcvlowat, READ_ONCE(sk->sk_rcvlowat));
+	WRITE_ONCE(isk->sk_priority, READ_ONCE(sk->sk_priority));
+	WRITE_ONCE(isk->sk_lingertime, READ_ONCE(sk->sk_lingertime));
+	copy_flag(isk, sk, SOCK_LINGER);
+	copy_flag(isk, sk, SOCK_ZEROCOPY);
+	copy_flag(isk, sk, SOCK_LOCALROUTE);
+	WRITE_ONCE(isk->sk_peek_off, READ_ONCE(sk->sk_peek_off));
+	if (isk->sk_max_pacing_rate != rate)
+		sock_setsockopt(vs->inner, SOL_SOCKET, SO_MAX_PACING_RATE, KERNEL_SOCKPTR(&rate),
+				sizeof(rate));
+	tell_flag(vs->inner, sk, SOCK_KEEPOPEN, SO_KEEPALIVE);
+	tell_flag(vs->inner, sk, SOCK_URGINLINE, SO_OOBINLINE);
+	if (isk->sk_state != TCP_CLOSE)
+		return;
+	isk->sk_reuse = sk->sk_reuse;
+	isk->sk_reuseport = sk->sk_reuseport;
+	isk->sk_mark = sk->sk_mark;
+	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
+	/* as pins(); TCP itself makes nothing of SO_TXTIME */
+	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME) || sock_flag(sk, SOCK_RCVTSTAMP) ||
+	    rcu_access_pointer(sk->sk_filter) || rcu_access_pointer(sk->sk_reuseport_cb))
+		vs->pinned = VTOE_REASON_OPTION;
+	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
+		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;
+		WRITE_ONCE(isk->sk_sndbuf, sk->sk_sndbuf);
+	}
+	if (sk->sk_userlocks & SOCK_RCVBUF_LOCK) {
+		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
+		WRITE_ONCE(isk->sk_rcvbuf, sk->sk_rcvbuf);
+	}
 }
 
 /* What a child was told, or has from its listener, before it had an inner socket. */
@@ -181,7 +340,6 @@ static void tell_inner(struct vtoe_sock *vs)
 		TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
 		TCP_USER_TIMEOUT,
 	};
-	struct told_option *option;
 	struct limits limits;
 	int value, *number;
 	unsigned int i;
@@ -196,34 +354,38 @@ static void tell_inner(struct vtoe_sock *vs)
 						   KERNEL_SOCKPTR(&value), sizeof(value));
 	}
 	for (i = 0; vs->told && i < vs->told->n; i++) {
-		option = &vs->told->option[i];
-		vs->inner->ops->setsockopt(vs->inner, option->level, option->name,
-					   KERNEL_SOCKPTR(option->value), option->len);
+		value = vs->told->option[i].value;
+		vs->inner->ops->setsockopt(vs->inner, vs->told->option[i].level,
+					   vs->told->option[i].name,
+					   KERNEL_SOCKPTR(&value), sizeof(value));
 	}
-	/* which TOS has changed */
-	WRITE_ONCE(vs->inner->sk->sk_priority, READ_ONCE(vtoe_sock(vs)->sk_priority));
 }
 
 /*
- * A child has the address that its listener was bound to, also when it is
- * disconnected, and no port of its own, though it shows the listener's.
+ * What sk_clone() and tcp_disconnect() leave of a child's name: the address that
+ * its listener was bound to, and no port, though the listener's is still shown.
  */
 static void keep_name(struct vtoe_sock *vs)
 {
 	struct sock *sk = vtoe_sock(vs), *isk = vs->inner->sk;
-	struct vtoe_addr local = vs->local;
-	struct sockaddr_storage ss;
-	bool no_port = vtoe_bind_no_port(isk);
-	int len;
+	struct inet_sock *inet = inet_sk(isk);
 
+	lock_sock(isk);
+	inet->inet_sport = vs->local.port;
 	if (sk->sk_userlocks & SOCK_BINDADDR_LOCK) {
-		local.port = 0;
-		len = vtoe_addr_to_user(sk, &local, &ss);
-		vtoe_set_bind_no_port(isk, true);
-		kernel_bind(vs->inner, (struct vtoe_sockaddr *)&ss, len);
-		vtoe_set_bind_no_port(isk, no_port);
+		isk->sk_userlocks |= SOCK_BINDADDR_LOCK;
+		inet->inet_rcv_saddr = vs->inet.inet_rcv_saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+		if (sk->sk_family == AF_INET6) {
+			isk->sk_v6_rcv_saddr = sk->sk_v6_rcv_saddr;
+			inet6_sk(isk)->saddr = vs->pinet6.saddr;
+		}
+		if (vs->local.family == 6)
+			inet->inet_rcv_saddr = LOOPBACK4_IPV6;
+#endif
+		inet->inet_saddr = inet->inet_rcv_saddr;
 	}
-	inet_sk(isk)->inet_sport = vs->local.port;
+	release_sock(isk);
 }
 
 /* lock_sock */
@@ -236,6 +398,7 @@ int vtoe_need_inner(struct vtoe_sock *vs)
 	err = vtoe_inner_create(vs);
 	if (err)
 		return err;
+	give_options(vs);
 	tell_inner(vs);
 	keep_name(vs);
 	return 0;
@@ -334,15 +497,12 @@ static int set_locked(struct socket *sock, int level, int optname, sockptr_t opt
 		/* a TOS that changes brings a priority */
 		if (level == SOL_IP && optname == IP_TOS)
 			WRITE_ONCE(vs->inner->sk->sk_priority, READ_ONCE(sock->sk->sk_priority));
-		err = vs->inner->ops->setsockopt(vs->inner, level, optname, optval, optlen);
+		err = tell(vs, level, optname, optval, optlen);
 		if (err)
 			return err;
 		mirror(vs);
 		if (level == SOL_IP && optname == IP_TOS)
 			WRITE_ONCE(sock->sk->sk_priority, READ_ONCE(vs->inner->sk->sk_priority));
-		err = ours ? 0 : remember(vs, level, optname, optval, optlen);
-		if (err)
-			return err;
 	}
 	if (ours)
 		note_option(vs, level, optname, value);
@@ -379,59 +539,11 @@ int vtoe_setsockopt(struct socket *sock, int level, int optname, sockptr_t optva
 	return err;
 }
 
-/* A flag that TCP acts upon when it changes. */
-static void tell_flag(struct socket *inner, const struct sock *sk, enum sock_flags flag,
-		      int optname)
-{
-	int on = sock_flag(sk, flag);
-
-	if (sock_flag(inner->sk, flag) != on)
-		sock_setsockopt(inner, SOL_SOCKET, optname, KERNEL_SOCKPTR(&on), sizeof(on));
-}
-
-/* Flags are no atomic bits, and TCP changes others: written only for a change. */
-static void copy_flag(struct sock *to, const struct sock *from, enum sock_flags flag)
-{
-	if (sock_flag(to, flag) != sock_flag(from, flag))
-		sock_valbool_flag(to, flag, sock_flag(from, flag));
-}
-
-/* SOL_SOCKET, where the core keeps it to itself (compat.h). */
+/* Where the core keeps SOL_SOCKET to itself (compat.h). */
 void vtoe_sync_options(struct vtoe_sock *vs)
 {
-	const struct sock *sk = vtoe_sock(vs);
-	struct sock *isk;
-
-	if (vtoe_has_custom_sockopt() || !vs->inner)
-		return;
-	isk = vs->inner->sk;
-	WRITE_ONCE(isk->sk_rcvtimeo, READ_ONCE(sk->sk_rcvtimeo));
-	WRITE_ONCE(isk->sk_sndtimeo, READ_ONCE(sk->sk_sndtimeo));
-	WRITE_ONCE(isk->sk_rcvlowat, READ_ONCE(sk->sk_rcvlowat));
-	WRITE_ONCE(isk->sk_priority, READ_ONCE(sk->sk_priority));
-	WRITE_ONCE(isk->sk_lingertime, READ_ONCE(sk->sk_lingertime));
-	copy_flag(isk, sk, SOCK_LINGER);
-	copy_flag(isk, sk, SOCK_ZEROCOPY);
-	tell_flag(vs->inner, sk, SOCK_KEEPOPEN, SO_KEEPALIVE);
-	tell_flag(vs->inner, sk, SOCK_URGINLINE, SO_OOBINLINE);
-	if (isk->sk_state != TCP_CLOSE)
-		return;
-	isk->sk_reuse = sk->sk_reuse;
-	isk->sk_reuseport = sk->sk_reuseport;
-	isk->sk_mark = sk->sk_mark;
-	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
-	/* as pins(); TCP itself makes nothing of SO_TXTIME */
-	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME) || sock_flag(sk, SOCK_RCVTSTAMP) ||
-	    rcu_access_pointer(sk->sk_filter) || rcu_access_pointer(sk->sk_reuseport_cb))
-		vs->pinned = VTOE_REASON_OPTION;
-	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK) {
-		isk->sk_userlocks |= SOCK_SNDBUF_LOCK;
-		WRITE_ONCE(isk->sk_sndbuf, sk->sk_sndbuf);
-	}
-	if (sk->sk_userlocks & SOCK_RCVBUF_LOCK) {
-		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
-		WRITE_ONCE(isk->sk_rcvbuf, sk->sk_rcvbuf);
-	}
+	if (!vtoe_has_custom_sockopt() && vs->inner)
+		give_options(vs);
 }
 
 /* As tcp_set_rcvlowat(). lock_sock */

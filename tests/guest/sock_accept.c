@@ -196,18 +196,17 @@ static void inherit(void)
 		{ IPPROTO_IP, IP_TOS, 0x10 },	     { IPPROTO_IPV6, IPV6_TCLASS, 7 },
 		{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, 9 },
 	};
+	static const int more[4] = { 1, 2, 3, 4 };
 	struct linger set = { .l_onoff = 1, .l_linger = 3 }, got = {};
 	struct timeval tv = { .tv_sec = 5 }, back = {};
-	struct sockaddr unspec = { .sa_family = AF_UNSPEC };
-	struct addr name = { .len = at.len, .v6 = at.v6 };
 	int listener = listener_on(&at, 5), fd, one;
 	socklen_t len = sizeof(got);
 	size_t i, options = sizeof(option) / sizeof(option[0]) - (at.v6 ? 0 : 2);
-	char algorithm[16] = "reno";
 
 	for (i = 0; i < options; i++)
 		set_int(listener, option[i][0], option[i][1], option[i][2]);
-	check(setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, algorithm, 4) == 0);
+	/* more room than a number takes */
+	check(setsockopt(listener, IPPROTO_IP, IP_RECVTOS, more, sizeof(more)) == 0);
 	check(setsockopt(listener, SOL_SOCKET, SO_LINGER, &set, sizeof(set)) == 0);
 	check(setsockopt(listener, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) == 0);
 	fd = dial(&at);
@@ -224,18 +223,9 @@ static void inherit(void)
 	}
 	check(getsockopt(one, SOL_SOCKET, SO_LINGER, &got, &len) == 0);
 	check(got.l_onoff == 1 && got.l_linger == 3);
-	memset(algorithm, 0, sizeof(algorithm));
-	len = sizeof(algorithm);
-	check(getsockopt(one, IPPROTO_TCP, TCP_CONGESTION, algorithm, &len) == 0);
-	check(strcmp(algorithm, "reno") == 0);
+	check(get_int(one, IPPROTO_IP, IP_RECVTOS) == 1);
 	len = sizeof(back);
 	check(getsockopt(one, SOL_SOCKET, SO_SNDTIMEO, &back, &len) == 0 && back.tv_sec == 5);
-	/* its address, also when it is not a connection any more; and no port */
-	check(connect(one, &unspec, sizeof(unspec)) == 0 && listen(one, 1) == 0);
-	len = sizeof(name.ss);
-	check(getsockname(one, sa(&name), &len) == 0 && port_of(&name) != port_of(&at));
-	set_port(&name, port_of(&at));
-	check(same_addr(&name, &at));
 	/* not this one */
 	set_int(listener, SOL_SOCKET, SO_PRIORITY, 3);
 	close(one);
@@ -243,6 +233,40 @@ static void inherit(void)
 	fd = dial(&at);
 	one = accept(listener, NULL, NULL);
 	check(one >= 0 && get_int(one, SOL_SOCKET, SO_PRIORITY) == 0);
+	close(one);
+	close(fd);
+	close(listener);
+}
+
+/* What an accepted socket keeps when it is no connection any more: its address, no port, options. */
+static void keep(void)
+{
+	struct sockaddr unspec = { .sa_family = AF_UNSPEC };
+	struct addr name = { .len = at.len, .v6 = at.v6 };
+	int listener = listener_on(&at, 5), fd, one;
+	char dev[16];
+	socklen_t len;
+
+	fd = dial(&at);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	check(connect(one, &unspec, sizeof(unspec)) == 0 && listen(one, 1) == 0);
+	len = sizeof(name.ss);
+	check(getsockname(one, sa(&name), &len) == 0 && port_of(&name) != port_of(&at));
+	set_port(&name, port_of(&at));
+	check(same_addr(&name, &at));
+	close(one);
+	close(fd);
+
+	set_int(listener, SOL_SOCKET, SO_REUSEPORT, 1);
+	fd = dial(&at);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	check(setsockopt(one, SOL_SOCKET, SO_BINDTODEVICE, "vnet0", 6) == 0);
+	check(connect(one, &unspec, sizeof(unspec)) == 0);
+	check(bind(one, sa(&at), at.len) == 0 && listen(one, 1) == 0);
+	len = sizeof(dev);
+	check(getsockopt(one, SOL_SOCKET, SO_BINDTODEVICE, dev, &len) == 0 && !strcmp(dev, "vnet0"));
 	close(one);
 	close(fd);
 	close(listener);
@@ -367,6 +391,7 @@ static void client(void)
 	processes();
 	backlog();
 	inherit();
+	keep();
 	shared();
 	deferred();
 }
