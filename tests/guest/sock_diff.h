@@ -6,11 +6,15 @@
 #ifndef SOCK_DIFF_H
 #define SOCK_DIFF_H
 
+#include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define SLOTS 6
@@ -136,6 +140,48 @@ static void print_step(int i, const struct step *s)
 	if (s->kind == BIND)
 		printf(", %s%s", s->a % 3 ? "own address" : "any", s->a % 11 == 0 ? ", length 4" : "");
 	printf("\n");
+}
+
+/* ---- what anybody sees of a socket ---- */
+
+static int port_of(const struct sockaddr_storage *ss)
+{
+	return ntohs(((const struct sockaddr_in *)ss)->sin_port);
+}
+
+static void set_port(struct sockaddr_storage *ss, int port)
+{
+	((struct sockaddr_in *)ss)->sin_port = htons((uint16_t)port);
+}
+
+static int own_port(int fd)
+{
+	struct sockaddr_storage ss = { 0 };
+	socklen_t len = sizeof(ss);
+
+	return getsockname(fd, (struct sockaddr *)&ss, &len) ? 0 : port_of(&ss);
+}
+
+static int mask_of(int fd)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLRDBAND |
+							POLLWRNORM | POLLWRBAND };
+
+	return poll(&pfd, 1, 0) < 0 ? -1 : pfd.revents;
+}
+
+static int readable(int fd)
+{
+	int n = -1;
+
+	return ioctl(fd, FIONREAD, &n) ? -errno : n;
+}
+
+static bool at_mark(int fd)
+{
+	int at = 0;
+
+	return !ioctl(fd, SIOCATMARK, &at) && at;
 }
 
 /* ---- what a step gives ---- */
