@@ -249,7 +249,7 @@ static int vtoe_create(struct net *net, struct socket *sock, int protocol, int k
 	if (!sk)
 		return -ENOBUFS;
 	vs = vtoe_sk(sk);
-	err = vtoe_inner_create(vs);
+	err = vtoe_inner_create(vs, false);
 	if (err) {
 		sock_orphan(sk);
 		sock_put(sk);

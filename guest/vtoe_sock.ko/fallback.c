@@ -126,7 +126,8 @@ static void take_from_cgroup(struct vtoe_sock *vs, const struct sock *isk)
 	}
 }
 
-int vtoe_inner_create(struct vtoe_sock *vs)
+/* child: it was accepted, and had none until now */
+int vtoe_inner_create(struct vtoe_sock *vs, bool child)
 {
 	struct sock *sk = vtoe_sock(vs);
 	struct socket *inner;
@@ -147,7 +148,7 @@ int vtoe_inner_create(struct vtoe_sock *vs)
 	tcp_sk(inner->sk)->rx_opt.user_mss = vs->as_tcp.rx_opt.user_mss;
 	WRITE_ONCE(tcp_sk(inner->sk)->notsent_lowat, vs->as_tcp.notsent_lowat);
 	tcp_sk(inner->sk)->recvmsg_inq = vs->as_tcp.recvmsg_inq;
-	if (!vs->conn)
+	if (!child)
 		take_from_cgroup(vs, inner->sk);
 	attach(vs, inner, NULL);
 	return 0;

@@ -24,7 +24,7 @@ int vtoe_inet_init_sock(struct sock *sk)
 	int err;
 
 	vtoe_sk_init(sk);
-	err = vtoe_inner_create(vtoe_sk(sk));
+	err = vtoe_inner_create(vtoe_sk(sk), false);
 	if (err)
 		return err;
 	vtoe_socket_init(sk->sk_socket);

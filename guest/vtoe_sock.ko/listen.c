@@ -309,6 +309,8 @@ static u32 make_child(struct vtoe_dev *dev, struct vtoe_sock *listener,
 	    ipv6_addr_type((void *)vs->local.addr) & IPV6_ADDR_LINKLOCAL) {
 		vs->local.scope = cpu_to_le32(dev->netdev->ifindex);
 		vs->remote.scope = vs->local.scope;
+		if (!sk->sk_bound_dev_if)
+			sk->sk_bound_dev_if = dev->netdev->ifindex;
 	}
 	vtoe_set_addrs(vs);
 	vs->cid = le32_to_cpu(ev->cid);

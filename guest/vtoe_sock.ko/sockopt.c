@@ -147,6 +147,8 @@ static bool told_to_children(int level, int optname)
 		case TCP_LINGER2:
 		case TCP_WINDOW_CLAMP:
 		case TCP_THIN_LINEAR_TIMEOUTS:
+		case TCP_FASTOPEN_NO_COOKIE:
+		case TCP_TX_DELAY:
 			return true;
 		}
 		return false;
@@ -160,7 +162,6 @@ static bool told_to_children(int level, int optname)
 		case IP_RECVTTL:
 		case IP_RECVTOS:
 		case IP_RECVORIGDSTADDR:
-		case IP_RECVFRAGSIZE:
 		case IP_CHECKSUM:
 		case IP_PASSSEC:
 		case IP_MTU_DISCOVER:
@@ -169,6 +170,9 @@ static bool told_to_children(int level, int optname)
 		case IP_UNICAST_IF:
 		case IP_MULTICAST_LOOP:
 		case IP_MULTICAST_ALL:
+#ifdef IP_LOCAL_PORT_RANGE
+		case IP_LOCAL_PORT_RANGE:
+#endif
 			return true;
 		}
 		return false;
@@ -184,7 +188,9 @@ static bool told_to_children(int level, int optname)
 		case IPV6_FLOWINFO_SEND:
 		case IPV6_FREEBIND:
 		case IPV6_UNICAST_IF:
+		case IPV6_MULTICAST_LOOP:
 		case IPV6_MULTICAST_ALL:
+		case IPV6_ROUTER_ALERT_ISOLATE:
 		case IPV6_RECVERR:
 		case IPV6_RECVERR_RFC4884:
 		case IPV6_RECVPKTINFO:
@@ -195,7 +201,6 @@ static bool told_to_children(int level, int optname)
 		case IPV6_RECVTCLASS:
 		case IPV6_RECVPATHMTU:
 		case IPV6_RECVORIGDSTADDR:
-		case IPV6_RECVFRAGSIZE:
 		case IPV6_2292PKTINFO:
 		case IPV6_2292HOPLIMIT:
 		case IPV6_2292HOPOPTS:
@@ -292,6 +297,13 @@ static void copy_flag(struct sock *to, const struct sock *from, enum sock_flags 
 		sock_valbool_flag(to, flag, sock_flag(from, flag));
 }
 
+static int timestamp_option(const struct sock *sk)
+{
+	if (sock_flag(sk, SOCK_RCVTSTAMPNS))
+		return sock_flag(sk, SOCK_TSTAMP_NEW) ? SO_TIMESTAMPNS_NEW : SO_TIMESTAMPNS_OLD;
+	return sock_flag(sk, SOCK_TSTAMP_NEW) ? SO_TIMESTAMP_NEW : SO_TIMESTAMP_OLD;
+}
+
 /* What has been set of SOL_SOCKET. lock_sock */
 static void give_options(struct vtoe_sock *vs)
 {
@@ -308,9 +320,6 @@ static void give_options(struct vtoe_sock *vs)
 	copy_flag(isk, sk, SOCK_ZEROCOPY);
 	copy_flag(isk, sk, SOCK_LOCALROUTE);
 	WRITE_ONCE(isk->sk_peek_off, READ_ONCE(sk->sk_peek_off));
-	if (isk->sk_max_pacing_rate != rate)
-		sock_setsockopt(vs->inner, SOL_SOCKET, SO_MAX_PACING_RATE, KERNEL_SOCKPTR(&rate),
-				sizeof(rate));
 	tell_flag(vs->inner, sk, SOCK_KEEPOPEN, SO_KEEPALIVE);
 	tell_flag(vs->inner, sk, SOCK_URGINLINE, SO_OOBINLINE);
 	if (isk->sk_state != TCP_CLOSE)
@@ -319,6 +328,15 @@ static void give_options(struct vtoe_sock *vs)
 	isk->sk_reuseport = sk->sk_reuseport;
 	isk->sk_mark = sk->sk_mark;
 	isk->sk_bound_dev_if = sk->sk_bound_dev_if;
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	WRITE_ONCE(isk->sk_ll_usec, READ_ONCE(sk->sk_ll_usec));
+	WRITE_ONCE(isk->sk_prefer_busy_poll, READ_ONCE(sk->sk_prefer_busy_poll));
+	WRITE_ONCE(isk->sk_busy_poll_budget, READ_ONCE(sk->sk_busy_poll_budget));
+#endif
+	if (isk->sk_max_pacing_rate != rate)
+		sock_setsockopt(vs->inner, SOL_SOCKET, SO_MAX_PACING_RATE, KERNEL_SOCKPTR(&rate),
+				sizeof(rate));
+	tell_flag(vs->inner, sk, SOCK_RCVTSTAMP, timestamp_option(sk));
 	/* as pins(); TCP itself makes nothing of SO_TXTIME */
 	if (sk->sk_mark || sock_flag(sk, SOCK_TXTIME) || sock_flag(sk, SOCK_RCVTSTAMP) ||
 	    rcu_access_pointer(sk->sk_filter) || rcu_access_pointer(sk->sk_reuseport_cb))
@@ -395,11 +413,11 @@ int vtoe_need_inner(struct vtoe_sock *vs)
 
 	if (vs->inner)
 		return 0;
-	err = vtoe_inner_create(vs);
+	err = vtoe_inner_create(vs, true);
 	if (err)
 		return err;
+	tell_inner(vs); /* before an interface: IP_UNICAST_IF */
 	give_options(vs);
-	tell_inner(vs);
 	keep_name(vs);
 	return 0;
 }

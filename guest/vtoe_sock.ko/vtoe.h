@@ -459,7 +459,7 @@ int vtoe_queued(struct sock *sk, int cmd, int *value);
 void vtoe_write_space(struct sock *sk);
 
 /* fallback.c */
-int vtoe_inner_create(struct vtoe_sock *vs);
+int vtoe_inner_create(struct vtoe_sock *vs, bool child);
 void vtoe_inner_adopt(struct vtoe_sock *vs, struct socket *inner, struct vtoe_sock *from);
 void vtoe_inner_set_file(struct vtoe_sock *vs);
 void vtoe_inner_release(struct vtoe_sock *vs);

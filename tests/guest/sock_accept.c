@@ -243,10 +243,11 @@ static void keep(void)
 {
 	struct sockaddr unspec = { .sa_family = AF_UNSPEC };
 	struct addr name = { .len = at.len, .v6 = at.v6 };
-	int listener = listener_on(&at, 5), fd, one;
+	int listener, fd, one;
 	char dev[16];
 	socklen_t len;
 
+	listener = listener_on(&at, 5);
 	fd = dial(&at);
 	one = accept(listener, NULL, NULL);
 	check(one >= 0);
@@ -257,8 +258,12 @@ static void keep(void)
 	check(same_addr(&name, &at));
 	close(one);
 	close(fd);
+	close(listener);
 
+	listener = vnet_socket(at.v6);
+	set_int(listener, SOL_SOCKET, SO_REUSEADDR, 1);
 	set_int(listener, SOL_SOCKET, SO_REUSEPORT, 1);
+	check(bind(listener, sa(&at), at.len) == 0 && listen(listener, 5) == 0);
 	fd = dial(&at);
 	one = accept(listener, NULL, NULL);
 	check(one >= 0);
