@@ -68,6 +68,12 @@ static void wake_fin(struct sock *sk)
 		sk_wake_async(sk, SOCK_WAKE_WAITD, POLL_IN);
 }
 
+/* A peer that has shut down waits for our last acknowledgement. */
+static bool owes_last_ack(const struct vtoe_sock *vs)
+{
+	return vs->rcv_final == vs->rx.consumed && vs->rx.acked != vs->rx.consumed;
+}
+
 /* DISCONNECTED with FIN. */
 void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev)
 {
@@ -81,8 +87,7 @@ void vtoe_rx_fin(struct vtoe_sock *vs, const struct vtoe_event *ev)
 		vs->rcv_final = final;
 		/* A FIN in SYN_SENT or SYN_RECV waits for the state to get on. */
 		now = vtoe_rx_check_fin(vs);
-		/* Our last acknowledgement is what the peer waits for: see settle(). */
-		if (now && vs->rx.consumed == final && vs->rx.acked != final)
+		if (now && owes_last_ack(vs))
 			kick |= vtoe_send_credit(vs, 0);
 		vtoe_close_check(vs);
 	}
@@ -349,9 +354,7 @@ static void settle(struct vtoe_sock *vs, struct list_head *back)
 	spin_lock(&dev->pool_lock);
 	due = vtoe_rx_due(&dev->pool, &vs->rx, idle);
 	spin_unlock(&dev->pool_lock);
-	/* A peer that has shut down waits for our last acknowledgement. */
-	due |= vs->rcv_final == vs->rx.consumed && vs->rx.acked != vs->rx.consumed;
-	if (due)
+	if (due || owes_last_ack(vs))
 		kick = vtoe_send_credit(vs, 0);
 	if (vs->rx.on_demand)
 		vtoe_credit_wait(vs);

@@ -319,11 +319,11 @@ static void give_options(struct vtoe_sock *vs)
 	copy_flag(isk, sk, SOCK_LINGER);
 	copy_flag(isk, sk, SOCK_ZEROCOPY);
 	copy_flag(isk, sk, SOCK_LOCALROUTE);
-	WRITE_ONCE(isk->sk_peek_off, READ_ONCE(sk->sk_peek_off));
 	tell_flag(vs->inner, sk, SOCK_KEEPOPEN, SO_KEEPALIVE);
 	tell_flag(vs->inner, sk, SOCK_URGINLINE, SO_OOBINLINE);
 	if (isk->sk_state != TCP_CLOSE)
 		return;
+	WRITE_ONCE(isk->sk_peek_off, READ_ONCE(sk->sk_peek_off));
 	isk->sk_reuse = sk->sk_reuse;
 	isk->sk_reuseport = sk->sk_reuseport;
 	isk->sk_mark = sk->sk_mark;

@@ -277,6 +277,33 @@ static void keep(void)
 	close(listener);
 }
 
+/* SO_TIMESTAMP of an accepted socket is of use once it goes over TCP, where it sends who has it. */
+static void stamped(void)
+{
+	struct sockaddr unspec = { .sa_family = AF_UNSPEC };
+	int listener = listener_on(&at, 5), fd, one, two;
+	uint8_t control[64];
+	char c;
+	struct iovec iov = { &c, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+
+	fd = dial(&at);
+	one = accept(listener, NULL, NULL);
+	check(one >= 0);
+	set_int(one, SOL_SOCKET, SO_TIMESTAMP, 1);
+	check(connect(one, &unspec, sizeof(unspec)) == 0 && connect(one, sa(&at), at.len) == 0);
+	if (way == OFFLOAD)
+		expect_tcp(one, VTOE_REASON_OPTION);
+	two = accept(listener, NULL, NULL);
+	check(two >= 0);
+	write_all(two, "t", 1);
+	check(recvmsg(one, &msg, 0) == 1 && CMSG_FIRSTHDR(&msg) && CMSG_FIRSTHDR(&msg)->cmsg_type == SO_TIMESTAMP);
+	close(two);
+	close(one);
+	close(fd);
+	close(listener);
+}
+
 /* One family only, and two listeners at one port. */
 static void shared(void)
 {
@@ -397,6 +424,7 @@ static void client(void)
 	backlog();
 	inherit();
 	keep();
+	stamped();
 	shared();
 	deferred();
 }

@@ -277,7 +277,8 @@ static void do_recv(struct world *w, const struct step *s, struct result *r)
 	} else {
 		r->ret = (int)recv(w->fd[s->slot], r->data, len, flags);
 	}
-	r->ret -= sabotage && w == &worlds[1] && r->ret > 1;
+	if (sabotage && w == &worlds[1] && r->ret > 1)
+		r->ret--;
 	if (r->ret > 0 && !(flags & MSG_TRUNC))
 		r->len = (uint32_t)r->ret;
 }

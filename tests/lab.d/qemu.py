@@ -77,10 +77,10 @@ def initramfs(opt, state, guestd):
 
 
 def odd(mem):
-    """That much and 8 KB, so that QEMU before 9.0 loses no writes of an emulated guest that migrates.
+    """That much and 8 KB, so that QEMU 7.2 loses no writes of an emulated guest that migrates.
 
     Where the size is a multiple of 256 KB it reads and clears the dirty bits of 64 pages at once, and forgets to tell the CPUs,
-    which then write to those pages without setting the bits again (mended by QEMU's commit 03bfc2188f07). With KVM the bits are
+    which then write to those pages without setting the bits again (QEMU's commit 03bfc2188f07 mends it; 11 has that). With KVM the bits are
     KVM's.
     """
     return "%dK" % (common.megabytes(mem) * 1024 + 8)
