@@ -44,6 +44,7 @@ _Static_assert(VNET_LANE_QP_SMALL == VNET_RWQ_SMALL &&
 #define IBA_V_BUCKETS 256u
 #define IBA_V_WC 32 /* completions taken at once */
 #define IBA_V_VMS_MAX 256u
+#define IBA_V_PORT_TRIES 32 /* local ports, until one is free */
 
 /* What the channel will tell of. */
 enum iba_varmed { IBA_V_NOTHING, IBA_V_MESSAGES, IBA_V_COMPLETIONS };
@@ -100,6 +101,7 @@ struct iba_vqp {
 	uint8_t kind; /* VNET_LANE_QP_* */
 	bool established, hashed;
 	bool last_wqe; /* nothing of the SRQ will complete on it any more */
+	uint8_t port_tries; /* of IBA_V_PORT_TRIES, that were taken */
 	uint16_t early; /* SENDs under way whose slots are free again */
 	struct rdma_cm_id *id;
 	uint32_t number;

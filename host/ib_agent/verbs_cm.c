@@ -160,30 +160,52 @@ static void established(struct iba_vqp *qp)
 
 /* ---- active ---- */
 
-int iba_vcm_connect(struct iba_vlane *lane)
+/* From any port of ours. */
+static int resolve(struct iba_vqp *qp)
 {
+	struct iba_vlane *lane = qp->lane;
 	struct sockaddr_storage from = lane->port->addr;
 	uint8_t ack_timeout = ACK_TIMEOUT;
 
-	if (from.ss_family != lane->peer.ss_family)
-		return -EAFNOSUPPORT;
 	if (from.ss_family == AF_INET6)
 		((struct sockaddr_in6 *)&from)->sin6_port = 0;
 	else
 		((struct sockaddr_in *)&from)->sin_port = 0;
-	for (unsigned int k = 0; k < IBA_V_KINDS; k++) {
-		struct iba_vqp *qp = &lane->qp[k];
-
-		if (rdma_create_id(lane->v->cm, &qp->id, qp, RDMA_PS_TCP))
-			return -errno;
-		rdma_set_option(qp->id, RDMA_OPTION_ID,
-				RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
-				sizeof(ack_timeout));
-		if (rdma_resolve_addr(qp->id, (struct sockaddr *)&from,
-				      (struct sockaddr *)&lane->peer, RESOLVE_MS))
-			return -errno;
-	}
+	if (rdma_create_id(lane->v->cm, &qp->id, qp, RDMA_PS_TCP))
+		return -errno;
+	rdma_set_option(qp->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT,
+			&ack_timeout, sizeof(ack_timeout));
+	if (rdma_resolve_addr(qp->id, (struct sockaddr *)&from,
+			      (struct sockaddr *)&lane->peer, RESOLVE_MS))
+		return -errno;
 	return 0;
+}
+
+int iba_vcm_connect(struct iba_vlane *lane)
+{
+	int err = 0;
+
+	if (lane->port->addr.ss_family != lane->peer.ss_family)
+		return -EAFNOSUPPORT;
+	for (unsigned int k = 0; k < IBA_V_KINDS && !err; k++)
+		err = resolve(&lane->qp[k]);
+	return err;
+}
+
+/*
+ * The connection manager takes a port of its own port space, and iWARP binds a TCP
+ * socket to it, whose port space is another: the number may be taken there. Then
+ * with another one; the peer has not heard of this one.
+ */
+static bool port_taken(struct iba_vqp *qp, int err)
+{
+	if (err != -EADDRINUSE || ++qp->port_tries >= IBA_V_PORT_TRIES)
+		return false;
+	iba_vcm_destroy(qp);
+	err = resolve(qp);
+	if (err)
+		iba_vlane_end(qp->lane, VTOE_REASON_NO_LANE, strerror(-err));
+	return true;
 }
 
 static void address_resolved(struct iba_vqp *qp)
@@ -208,7 +230,7 @@ static void route_resolved(struct iba_vqp *qp)
 	if (!err && rdma_connect(qp->id, &param))
 		err = -errno;
 	OPENSSL_cleanse(&cm, sizeof(cm));
-	if (err)
+	if (err && !port_taken(qp, err))
 		iba_vlane_end(qp->lane, VTOE_REASON_NO_LANE, strerror(-err));
 }
 

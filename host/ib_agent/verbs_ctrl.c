@@ -57,7 +57,7 @@ int iba_vctrl_post_rx(struct iba_vlane *lane, unsigned int index)
 }
 
 /* The control queue pair has been made: it can receive before it is connected. */
-int iba_vctrl_init(struct iba_vlane *lane)
+static int alloc_buffers(struct iba_vlane *lane)
 {
 	size_t size = (IBA_V_CTRL_RX + IBA_V_CTRL_TX) * IBA_V_CTRL_MAX;
 	int err = iba_vdev_reserve(lane->dev, iba_vlane_cqes(lane));
@@ -71,8 +71,13 @@ int iba_vctrl_init(struct iba_vlane *lane)
 	}
 	lane->ctrl_mr = ibv_reg_mr(lane->dev->pd, lane->ctrl_mem, size,
 				   IBV_ACCESS_LOCAL_WRITE);
-	if (!lane->ctrl_mr)
-		return -errno;
+	return lane->ctrl_mr ? 0 : -errno;
+}
+
+int iba_vctrl_init(struct iba_vlane *lane)
+{
+	int err = lane->ctrl_mem ? 0 : alloc_buffers(lane);
+
 	for (unsigned int i = 0; i < IBA_V_CTRL_RX && !err; i++)
 		err = iba_vctrl_post_rx(lane, i);
 	lane->ctrl_granted = lane->ctrl_told = IBA_V_CTRL_RX;

@@ -521,17 +521,33 @@ static int gid_index(const struct rdma_cm_id *id)
 	return -1;
 }
 
+/* On any port. Of iWARP's some are taken: see port_taken() in verbs_cm.c. */
+static int port_listen(struct iba_verbs *v, struct iba_vport *port)
+{
+	int err = -EADDRINUSE;
+
+	set_port(&port->addr, 0);
+	for (unsigned int i = 0; i < IBA_V_PORT_TRIES && err == -EADDRINUSE; i++) {
+		port_close(port);
+		err = 0;
+		if (rdma_create_id(v->cm, &port->listen, NULL, RDMA_PS_TCP) ||
+		    rdma_bind_addr(port->listen, (struct sockaddr *)&port->addr) ||
+		    rdma_listen(port->listen, LISTEN_BACKLOG))
+			err = -errno;
+	}
+	return err;
+}
+
 static int port_open(struct iba_verbs *v, struct iba_vport *port,
 		     const struct sockaddr_storage *addr)
 {
+	int err;
+
 	port->addr = *addr;
 	port->prefix = prefix_of((const struct sockaddr *)addr);
-	set_port(&port->addr, 0);
-	if (rdma_create_id(v->cm, &port->listen, NULL, RDMA_PS_TCP))
-		return -errno;
-	if (rdma_bind_addr(port->listen, (struct sockaddr *)&port->addr) ||
-	    rdma_listen(port->listen, LISTEN_BACKLOG))
-		return -errno;
+	err = port_listen(v, port);
+	if (err)
+		return err;
 	if (!port->listen->verbs) /* a wildcard: no device */
 		return -EADDRNOTAVAIL;
 	set_port(&port->addr, rdma_get_src_port(port->listen));
@@ -588,7 +604,6 @@ static uint64_t memlock(void)
 	return limit.rlim_cur;
 }
 
-/* Without a device the other fabrics do; what is missing is logged. */
 /*
  * rdma_resolve_route() asks librdmacm's client of ibacm, which looks for that
  * daemon once, by opening files. That must be before our sandbox is closed.
@@ -607,6 +622,17 @@ static void meet_ibacm(const struct iba_vport *port)
 		rdma_freeaddrinfo(found);
 }
 
+static void log_unusable(const struct sockaddr_storage *addr, int err)
+{
+	bool absent = err == -ENODEV || err == -EADDRNOTAVAIL;
+	char name[SOCKADDR_STRLEN];
+
+	log_warn("verbs: %s: %s: %s", sockaddr_format(addr, name),
+		 absent ? "no RDMA device has this address" : "not usable",
+		 strerror(-err));
+}
+
+/* Without a device the other fabrics do; what is missing is logged. */
 int iba_verbs_start(struct iba_tenant *t)
 {
 	struct iba_verbs *v = calloc(1, sizeof(*v));
@@ -631,9 +657,7 @@ int iba_verbs_start(struct iba_tenant *t)
 		int err = port_open(v, port, &t->cfg->rdma[i]);
 
 		if (err) {
-			log_warn("verbs: %s: no RDMA device has this address: %s",
-				 sockaddr_format(&t->cfg->rdma[i], name),
-				 strerror(-err));
+			log_unusable(&t->cfg->rdma[i], err);
 			port_close(port);
 			continue;
 		}

@@ -97,7 +97,7 @@ void iba_wring_create(struct iba_vlane *lane, unsigned int class)
 	struct iba_wring *ring = &lane->in_ring[class];
 	int err;
 
-	if (!lane->v->t->cfg->rdma_write)
+	if (!lane->v->t->cfg->rdma_write || ring->mem)
 		return;
 	err = create(lane, ring, class);
 	if (!err)

@@ -82,6 +82,15 @@ static bool local_exchange(struct guest *c, unsigned int nth)
 	return right;
 }
 
+static void open_over_verbs(struct stream *a, struct stream *b)
+{
+	if (is_int(bed_open(&bed, a, b), 0, "connection opens") &&
+	    is_int(fabric_of(a), VTOE_FABRIC_VERBS, "over verbs"))
+		return;
+	agent_show_log(&bed.agent[0]);
+	agent_show_log(&bed.agent[1]);
+}
+
 /* The queue pair that fetches buffers back fails: another does it later. */
 void test_loop_broken(void)
 {
@@ -144,7 +153,7 @@ void test_not_ready(void)
 		atomic_store(unready, false);
 		return;
 	}
-	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	open_over_verbs(&a, &b);
 	send_a_lot(&a);
 	ok(stream_wait_broken(&a) && a.reason == VTOE_REASON_LANE_LOST,
 	   "no buffer is there: LANE_LOST");
@@ -164,6 +173,54 @@ void test_not_ready(void)
 	renew_device();
 	munmap(unready, sizeof(*unready));
 	unready = NULL;
+}
+
+#define FIRST_PORT 40000
+#define PORTS 128
+#define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
+
+static void take_port(int fd, unsigned int port)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_port = htons((uint16_t)port) };
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+	    listen(fd, 1))
+		bail_out("a port cannot be had");
+}
+
+/*
+ * The connection manager chooses ports that TCP has given to others, which iWARP
+ * finds out when it binds them: half of all that there are. It takes another.
+ */
+void test_ports_taken(void)
+{
+	char range[64] = "", command[128];
+	FILE *was = fopen(PORT_RANGE, "r");
+	struct stream a, b;
+	int fd[PORTS / 2];
+
+	if (!was || !fgets(range, sizeof(range), was) || fclose(was))
+		bail_out("no " PORT_RANGE);
+	snprintf(command, sizeof(command), "echo %d %d >" PORT_RANGE, FIRST_PORT,
+		 FIRST_PORT + PORTS - 1);
+	is_int(shell(command), 0, "there are few ports");
+	for (unsigned int i = 0; i < PORTS / 2; i++) {
+		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		take_port(fd[i], FIRST_PORT + i / 2 * 4 + i % 2);
+	}
+	for (int i = 0; i < 4 && start(NULL, ""); i++) {
+		open_over_verbs(&a, &b);
+		ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+		over_verbs(&a, &b);
+		by_transfer();
+		stop();
+	}
+	for (unsigned int i = 0; i < PORTS / 2; i++)
+		close(fd[i]);
+	range[strcspn(range, "\n")] = '\0';
+	snprintf(command, sizeof(command), "echo '%s' >" PORT_RANGE, range);
+	is_int(shell(command), 0, "there are many again");
 }
 
 /* What takes a while. */
@@ -293,7 +350,7 @@ void test_device_removed(void)
 
 	if (!start(NULL, ""))
 		return;
-	is_int(bed_open(&bed, &a, &b), 0, "connection opens");
+	open_over_verbs(&a, &b);
 	send_a_lot(&a);
 	send_a_lot(&b);
 	fflush(stdout);

@@ -590,6 +590,7 @@ static const struct {
 	{ "loop-broken", test_loop_broken },
 	{ "peer-hangs", test_peer_hangs },
 	{ "not-ready", test_not_ready },
+	{ "ports-taken", test_ports_taken },
 	{ "robbed", test_robbed },
 	{ "write-wraps", test_write_wraps },
 	{ "write-one-side", test_write_one_side },
