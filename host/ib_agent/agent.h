@@ -267,6 +267,7 @@ struct iba_tenant {
 	struct loop_timer *tick; /* armed while something has a deadline */
 	struct loop_poller *poller;
 	bool ticking;
+	uint64_t tick_due_us, lost_us; /* of iba_clock_us() */
 	bool received; /* a lane has: counts as work for adaptive polling */
 	uint64_t last_work_us, empty_since_us;
 	uint64_t spin_after_us; /* the CPU is needed by others until then */
@@ -298,6 +299,11 @@ struct iba_tenant {
 void iba_tenant_ready(struct iba_vm *vm); /* look at its rings in this pass */
 void iba_tenant_dirty(struct iba_vm *vm); /* show the guest what is new */
 void iba_tenant_need_tick(struct iba_tenant *t);
+/*
+ * For deadlines, in us. As loop_now_us(), but it stands while the machine does, or
+ * this process: who was to answer may have stood, too, or waits for us.
+ */
+uint64_t iba_clock_us(const struct iba_tenant *t);
 void iba_tenant_watchdog(bool on); /* while there are VMs */
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
 			const struct iba_lane_want *want, uint32_t *seq);

@@ -244,7 +244,7 @@ void iba_conn_deadline(struct iba_conn *conn, uint64_t after_us)
 	conn->flags &= (uint16_t)~IBA_CONN_F_ON_OPENING;
 	if (!after_us)
 		return;
-	conn->deadline_us = loop_now_us() + after_us;
+	conn->deadline_us = iba_clock_us(t) + after_us;
 	TAILQ_INSERT_TAIL(&t->opening, conn, time_link);
 	conn->flags |= IBA_CONN_F_ON_OPENING;
 	iba_tenant_need_tick(t);
@@ -363,7 +363,7 @@ static void make_orphan(struct iba_conn *conn)
 	/* still counted, but no more the guest's */
 	LIST_REMOVE(conn, vm_link);
 	conn->flags |= IBA_CONN_F_ORPHAN | IBA_CONN_F_ON_ORPHANS;
-	conn->deadline_us = loop_now_us() + IBA_ORPHAN_LIFE_US;
+	conn->deadline_us = iba_clock_us(t) + IBA_ORPHAN_LIFE_US;
 	TAILQ_INSERT_TAIL(&t->orphans, conn, time_link);
 	iba_tenant_need_tick(t);
 }

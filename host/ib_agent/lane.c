@@ -52,7 +52,7 @@ struct iba_lane *iba_lane_create(struct iba_tenant *t, enum iba_lane_state state
 	lane->fd = -1;
 	TAILQ_INIT(&lane->conns);
 	TAILQ_INIT(&lane->credits);
-	lane->deadline_us = loop_now_us() + IBA_OPEN_TIMEOUT_US;
+	lane->deadline_us = iba_clock_us(t) + IBA_OPEN_TIMEOUT_US;
 	TAILQ_INSERT_TAIL(&t->lanes, lane, link);
 	t->lane_count++;
 	iba_tenant_need_tick(t);
@@ -158,7 +158,8 @@ void iba_lane_end(struct iba_lane *lane, enum vtoe_reason reason,
 		lane_close(lane);
 		lane->state = IBA_LANE_FAILED;
 		lane->reason = reason;
-		lane->deadline_us = loop_now_us() + IBA_LANE_RETRY_US;
+		lane->deadline_us = iba_clock_us(lane->tenant) +
+				    IBA_LANE_RETRY_US;
 	} else {
 		iba_lane_kill(lane);
 	}

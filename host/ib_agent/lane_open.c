@@ -158,7 +158,7 @@ int iba_lane_get(struct iba_conn *conn, const struct vtoe_addr *agent,
 	}
 	lane = lane_find(t, agent);
 	if (lane && lane->state == IBA_LANE_FAILED &&
-	    lane->deadline_us <= loop_now_us()) {
+	    lane->deadline_us <= iba_clock_us(t)) {
 		iba_lane_kill(lane);
 		lane = NULL;
 	}
@@ -371,7 +371,7 @@ static void lane_accept(int fd, uint32_t events, void *ctx)
 static bool token_take(struct iba_tenant *t, const uint8_t bytes[VNET_TOKEN_LEN],
 		       const struct sockaddr_storage *from)
 {
-	uint64_t now = loop_now_us();
+	uint64_t now = iba_clock_us(t);
 	struct iba_token *found = NULL;
 	bool good;
 
@@ -470,7 +470,7 @@ void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
 		return;
 	}
 	token->source = *source;
-	token->expires_us = loop_now_us() + IBA_TOKEN_LIFE_US;
+	token->expires_us = iba_clock_us(t) + IBA_TOKEN_LIFE_US;
 	memcpy(answer->token, token->bytes, sizeof(answer->token));
 	sockaddr_to_vtoe(&t->data_addr, &answer->addr);
 }

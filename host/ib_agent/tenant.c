@@ -47,6 +47,7 @@
 #include "sandbox.h"
 
 #define TICK_MS 100
+#define LATE_US 500000u /* for a tick: we have stood */
 #define IDLE_LIFE_US (60 * 1000000ull)
 #define WATCHDOG_S 1
 #define ROUNDS_MAX 4 /* of a pass, before the loop looks at sockets again */
@@ -110,7 +111,7 @@ static void end_faulty(struct iba_tenant *t)
 			iba_vm_destroy(vm);
 	}
 	if (!t->vm_count && !t->empty_since_us) {
-		t->empty_since_us = loop_now_us();
+		t->empty_since_us = iba_clock_us(t);
 		iba_tenant_need_tick(t);
 	}
 }
@@ -228,7 +229,13 @@ void iba_tenant_need_tick(struct iba_tenant *t)
 	if (t->ticking)
 		return;
 	t->ticking = true;
+	t->tick_due_us = loop_now_us() + TICK_MS * 1000u;
 	loop_timer_arm(t->tick, TICK_MS);
+}
+
+uint64_t iba_clock_us(const struct iba_tenant *t)
+{
+	return loop_now_us() - t->lost_us;
 }
 
 static void send_ctl(struct iba_tenant *t, const struct iba_ctl *msg)
@@ -253,6 +260,9 @@ static void tick(void *ctx)
 	bool more;
 
 	t->ticking = false;
+	if (now > t->tick_due_us + LATE_US)
+		t->lost_us += now - t->tick_due_us;
+	now = iba_clock_us(t);
 	more = iba_open_tick(t, now);
 	more |= iba_lane_tick(t, now);
 	more |= iba_verbs_tick(t, now);
@@ -474,7 +484,7 @@ int iba_tenant_main(const struct iba_config *cfg, uint32_t tenant, int ctl_fd)
 	t->id = tenant;
 	t->ctl_fd = ctl_fd;
 	t->data_in.fd = -1;
-	t->empty_since_us = loop_now_us();
+	t->empty_since_us = iba_clock_us(t);
 	TAILQ_INIT(&t->vms);
 	TAILQ_INIT(&t->ready);
 	TAILQ_INIT(&t->dirty);

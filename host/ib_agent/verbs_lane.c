@@ -66,7 +66,7 @@ struct iba_vlane *iba_vlane_create(struct iba_verbs *v,
 		return NULL;
 	lane->v = v;
 	lane->state = state;
-	lane->deadline_us = loop_now_us() + MAKE_US;
+	lane->deadline_us = iba_clock_us(v->t) + MAKE_US;
 	for (unsigned int i = 0; i < IBA_V_BUCKETS; i++)
 		TAILQ_INIT(&lane->path[i]);
 	TAILQ_INIT(&lane->credits);
@@ -230,7 +230,7 @@ void iba_vpath_leave(struct iba_vpath *path)
 
 	path->conn->vpath = NULL;
 	path->conn = NULL;
-	path->deadline_us = loop_now_us() + LEAVE_US;
+	path->deadline_us = iba_clock_us(lane->v->t) + LEAVE_US;
 	TAILQ_INSERT_TAIL(&lane->leaving, path, leave_link);
 	path->fin_held = false;
 	forget_credit(path);
@@ -383,7 +383,7 @@ void iba_vlane_release(struct iba_vlane *lane)
 static void disconnect(struct iba_vlane *lane)
 {
 	iba_vlane_set_state(lane, IBA_VLANE_DRAINING);
-	lane->deadline_us = loop_now_us() + DRAIN_US;
+	lane->deadline_us = iba_clock_us(lane->v->t) + DRAIN_US;
 	for (unsigned int k = 0; k < IBA_V_KINDS; k++)
 		if (lane->qp[k].id)
 			rdma_disconnect(lane->qp[k].id);
@@ -416,7 +416,7 @@ void iba_vlane_end(struct iba_vlane *lane, enum vtoe_reason reason,
 	}
 	/* whoever sends on it already is not listened to */
 	iba_vlane_set_state(lane, IBA_VLANE_FAILED);
-	lane->deadline_us = loop_now_us() + IBA_LANE_RETRY_US;
+	lane->deadline_us = iba_clock_us(t) + IBA_LANE_RETRY_US;
 	iba_tenant_need_tick(t);
 	if (!destroy_qps(lane))
 		return;
@@ -448,7 +448,7 @@ void iba_vlane_leave_vm(struct iba_vlane *lane)
 		return;
 	}
 	iba_vlane_set_state(lane, IBA_VLANE_CLOSING);
-	lane->deadline_us = loop_now_us() + CLOSE_US;
+	lane->deadline_us = iba_clock_us(lane->v->t) + CLOSE_US;
 	iba_tenant_need_tick(lane->v->t);
 	drop_conns(lane, true, VTOE_REASON_PEER_GONE);
 	free_paths(lane);
@@ -487,7 +487,7 @@ static void tick_up(struct iba_vlane *lane, uint64_t now_us)
 		iba_vlane_end(lane, VTOE_REASON_TIMEOUT,
 			      "nothing heard of the peer");
 	else if (lane->state == IBA_VLANE_UP &&
-		 now_us - lane->said_us >= SILENCE_US)
+		 loop_now_us() - lane->said_us >= SILENCE_US)
 		iba_vctrl_nop(lane);
 }
 

@@ -237,7 +237,7 @@ void iba_verbs_token(struct iba_tenant *t, const struct sockaddr_storage *source
 	lane->dev = port->dev;
 	lane->vvm = vvm;
 	lane->peer = *source;
-	lane->deadline_us = loop_now_us() + IBA_TOKEN_LIFE_US;
+	lane->deadline_us = iba_clock_us(v->t) + IBA_TOKEN_LIFE_US;
 	memcpy(lane->local_mac, want->remote_mac, VNET_MAC_LEN);
 	memcpy(lane->remote_mac, want->local_mac, VNET_MAC_LEN);
 	name_lane(lane, source);

@@ -153,7 +153,8 @@ static int flags_told(struct stream *a, struct stream *b, unsigned int type,
 	guest_queue(a->g, buf, &hdr, (uint32_t)sizeof(hdr) + len);
 	a->tx += len;
 	guest_kick(a->g, G_SWQ);
-	if (!guest_message(b->g, &msg, 1000))
+	/* of what must not come, no more than that it does not soon */
+	if (!guest_message(b->g, &msg, type == VTOE_MSG_DATA ? guest_wait_ms() : 500))
 		return -1;
 	told = msg.hdr.flags;
 	guest_release(b->g, &msg);

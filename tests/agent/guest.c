@@ -20,6 +20,7 @@
 #define GPA 0x100000000ull
 #define FIRST_QUEUE 5
 #define HDR sizeof(struct vtoe_msg_hdr)
+#define SLICE_MS 100 /* of a wait, then it looks at the clock */
 
 int guest_wait_ms(void)
 {
@@ -51,26 +52,34 @@ struct vtoe_credit credit_of(uint64_t ack, uint64_t bytes, uint32_t small,
 	return credit;
 }
 
-static int64_t now_ms(void)
+int64_t guest_clock_ms(void)
 {
+	static int64_t last, sum;
 	struct timespec ts;
+	int64_t now, step;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	now = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	step = now - last;
+	last = now;
+	sum += step < 2 * SLICE_MS ? step : 2 * SLICE_MS;
+	return sum;
 }
 
 /* ---- the shim's half ---- */
 
 static int wait_attach(struct guest *g, unsigned int type, struct attach_msg *msg)
 {
-	int64_t end = now_ms() + guest_wait_ms();
+	int64_t end = guest_clock_ms() + guest_wait_ms();
 
 	for (;;) {
 		struct pollfd pfd = { .fd = g->fd, .events = POLLIN };
-		int ret;
+		int ret = poll(&pfd, 1, SLICE_MS);
 
-		if (poll(&pfd, 1, (int)(end - now_ms())) <= 0)
+		if (ret < 0 || (!ret && guest_clock_ms() >= end))
 			return -ETIMEDOUT;
+		if (!ret)
+			continue;
 		ret = attach_recv(g->fd, msg);
 		if (ret == -EAGAIN)
 			continue;
@@ -412,7 +421,7 @@ int guest_command(struct guest *g, const struct vtoe_cmd *cmd,
 		{ g->cmd_gpa, sizeof(*cmd) },
 		{ g->cmd_gpa + sizeof(*cmd), sizeof(*reply) },
 	};
-	int64_t end = now_ms() + guest_wait_ms();
+	int64_t end = guest_clock_ms() + guest_wait_ms();
 
 	memcpy(ring_memory_at(&g->mem, g->cmd_gpa), cmd, sizeof(*cmd));
 	memset(ring_memory_at(&g->mem, piece[1].gpa), 0xee, sizeof(*reply));
@@ -420,8 +429,8 @@ int guest_command(struct guest *g, const struct vtoe_cmd *cmd,
 	if (ring_driver_add(&g->q[G_CR], piece, 1, 1, g, 0) < 0)
 		return -1;
 	guest_kick(g, G_CR);
-	while (!g->cmd_done && !g->eof && now_ms() < end)
-		guest_poll(g, 100);
+	while (!g->cmd_done && !g->eof && guest_clock_ms() < end)
+		guest_poll(g, SLICE_MS);
 	if (!g->cmd_done || g->cmd_len != sizeof(*reply))
 		return -1;
 	memcpy(reply, ring_memory_at(&g->mem, piece[1].gpa), sizeof(*reply));
@@ -508,7 +517,7 @@ bool guest_event(struct guest *g, struct vtoe_event *ev)
 /* type 0: any but CREDIT. Events before it that nobody waits for are lost. */
 bool guest_wait_event(struct guest *g, unsigned int type, struct vtoe_event *ev)
 {
-	int64_t end = now_ms() + guest_wait_ms();
+	int64_t end = guest_clock_ms() + guest_wait_ms();
 
 	for (;;) {
 		while (g->ev_out != g->ev_in) {
@@ -519,20 +528,20 @@ bool guest_wait_event(struct guest *g, unsigned int type, struct vtoe_event *ev)
 			if (type ? got == type : got != VTOE_EV_CREDIT)
 				return true;
 		}
-		if (now_ms() >= end || (g->eof && !poll_all(g)))
+		if (guest_clock_ms() >= end || (g->eof && !poll_all(g)))
 			return false;
-		guest_poll(g, 100);
+		guest_poll(g, SLICE_MS);
 	}
 }
 
 bool guest_message(struct guest *g, struct gmsg *msg, int ms)
 {
-	int64_t end = now_ms() + ms;
+	int64_t end = guest_clock_ms() + ms;
 
 	while (g->msg_out == g->msg_in) {
-		if (g->eof || now_ms() > end)
+		if (g->eof || guest_clock_ms() > end)
 			return false;
-		guest_poll(g, ms ? 100 : 0);
+		guest_poll(g, ms ? SLICE_MS : 0);
 	}
 	*msg = g->msgs[g->msg_out++ % 4096];
 	return true;
@@ -560,12 +569,12 @@ static struct gbuf *free_send_buffer(struct guest *g)
 
 struct gbuf *guest_send_buffer(struct guest *g)
 {
-	int64_t end = now_ms() + guest_wait_ms();
+	int64_t end = guest_clock_ms() + guest_wait_ms();
 	struct gbuf *buf;
 
-	while (!(buf = free_send_buffer(g)) && !g->eof && now_ms() < end) {
+	while (!(buf = free_send_buffer(g)) && !g->eof && guest_clock_ms() < end) {
 		g->wants_buffer = true;
-		guest_poll(g, 100);
+		guest_poll(g, SLICE_MS);
 		g->wants_buffer = false;
 	}
 	return buf;

@@ -25,6 +25,8 @@ enum { G_CR, G_EQ, G_SWQ, G_RWQ, G_QUEUES = G_RWQ + VNET_RWQ_CLASSES };
 #define G_LARGE 65536u
 /* For what must come: 4000, or AGENT_WAIT_MS where all is slow. */
 int guest_wait_ms(void);
+/* In ms, to wait by: what the test itself has stood still is not in it. */
+int64_t guest_clock_ms(void);
 
 /* A piece of guest memory that goes round through a ring. */
 struct gbuf {

@@ -250,6 +250,19 @@ static long long sum_lanes(const char *line, const char *fabric, const char *key
 	return sum;
 }
 
+/* A whole line; one that is being written is read later. */
+static bool read_line(char *line, int size, FILE *f)
+{
+	long start = ftell(f);
+
+	if (!fgets(line, size, f))
+		return false;
+	if (strchr(line, '\n'))
+		return true;
+	fseek(f, start, SEEK_SET);
+	return false;
+}
+
 long long agent_lanes_counter(const struct test_agent *agent,
 			      const char *fabric, const char *key)
 {
@@ -264,7 +277,7 @@ long long agent_lanes_counter(const struct test_agent *agent,
 	for (int i = 0; i < 300 && value < 0; i++) {
 		usleep(10000);
 		clearerr(f);
-		while (value < 0 && fgets(line, sizeof(line), f))
+		while (value < 0 && read_line(line, sizeof(line), f))
 			value = sum_lanes(line, fabric, key);
 	}
 	fclose(f);
@@ -285,7 +298,7 @@ long long agent_vm_counter(const struct test_agent *agent, const char *vm,
 	for (int i = 0; i < 300 && value < 0; i++) {
 		usleep(10000);
 		clearerr(f);
-		while (value < 0 && fgets(line, sizeof(line), f))
+		while (value < 0 && read_line(line, sizeof(line), f))
 			value = find_counter(line, vm, key);
 	}
 	fclose(f);

@@ -20,14 +20,6 @@ void streams_reset(void)
 	stream_count = 0;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static struct stream *find(const struct guest *g, uint32_t sid)
 {
 	for (unsigned int i = 0; i < stream_count; i++)
@@ -244,13 +236,13 @@ int stream_open(struct stream *a, struct stream *b, uint32_t listener,
 	struct vtoe_addr local = addr4(a->g->mac[5], from_port);
 	struct vtoe_addr remote = addr4(b->g->mac[5], port);
 	struct vtoe_credit grant = stream_grant(a);
-	int64_t end = now_ms() + guest_wait_ms();
+	int64_t end = guest_clock_ms() + guest_wait_ms();
 	struct vtoe_event ev;
 
 	if (guest_connect(a->g, a->sid, &local, &remote, b->g->mac[5], &grant))
 		return -1;
 	/* the shim of a has to answer RESOLVE meanwhile */
-	while (b->g->ev_in == b->g->ev_out && now_ms() < end) {
+	while (b->g->ev_in == b->g->ev_out && guest_clock_ms() < end) {
 		guest_poll(a->g, 1);
 		guest_poll(b->g, 1);
 		if (a->g != b->g && a->g->ev_in != a->g->ev_out)
@@ -335,7 +327,7 @@ static bool push_some(struct stream *s, uint64_t total, uint32_t max)
 bool stream_exchange(struct stream *a, struct stream *b, uint64_t total,
 		     uint32_t max)
 {
-	int64_t end = now_ms() + 5 * guest_wait_ms();
+	int64_t end = guest_clock_ms() + 5 * guest_wait_ms();
 	uint64_t to_a = b->tx + total, to_b = a->tx + total;
 
 	while (a->rx < to_a || b->rx < to_b) {
@@ -346,7 +338,7 @@ bool stream_exchange(struct stream *a, struct stream *b, uint64_t total,
 			streams_pump(a->g, 1);
 			streams_pump(b->g, 1);
 		}
-		if (now_ms() > end || a->broken || b->broken) {
+		if (guest_clock_ms() > end || a->broken || b->broken) {
 			printf("# stalled: a tx %llu rx %llu limit %llu %s, b tx %llu rx %llu limit %llu %s\n",
 			       (unsigned long long)a->tx, (unsigned long long)a->rx,
 			       (unsigned long long)a->tx_limit,
@@ -362,9 +354,9 @@ bool stream_exchange(struct stream *a, struct stream *b, uint64_t total,
 
 static bool wait_flag(struct stream *s, const bool *flag)
 {
-	int64_t end = now_ms() + guest_wait_ms();
+	int64_t end = guest_clock_ms() + guest_wait_ms();
 
-	while (!*flag && now_ms() < end) {
+	while (!*flag && guest_clock_ms() < end) {
 		streams_pump(s->g, 5);
 		streams_pump(s->peer->g, 5);
 	}

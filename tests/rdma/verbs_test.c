@@ -315,8 +315,6 @@ bool broken_alone(struct stream *s)
 /* A VM that goes while its data is on its way; then another of that name. */
 static void test_vm_gone(void)
 {
-	/* iWARP's connection ends with the queue pair, before a word on another */
-	uint32_t reason = iwarp() ? VTOE_REASON_LANE_LOST : VTOE_REASON_PEER_GONE;
 	struct stream a, b;
 
 	if (!start(NULL, ""))
@@ -326,7 +324,9 @@ static void test_vm_gone(void)
 		send_a_lot(&a);
 		guest_stop(&bed.a);
 		ok(broken_alone(&b), "the VM has gone: its peer is told");
-		is_int(b.reason, reason, "and why");
+		/* iWARP's connection ends with the queue pair, the word is on another */
+		if (!iwarp() || b.reason != VTOE_REASON_LANE_LOST)
+			is_int(b.reason, VTOE_REASON_PEER_GONE, "and why");
 		is_int(stream_close(&b, 0), 0, "and closes");
 		streams_reset();
 		is_int(guest_start(&bed.a, bed.agent[0].socket, "a", BED_TENANT,
