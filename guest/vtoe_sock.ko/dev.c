@@ -24,7 +24,8 @@ MODULE_PARM_DESC(large_bufs, "large receive buffers per device to begin with");
 
 /* An agent with RDMA registers the guest's memory first, which may take many seconds. */
 #define HELLO_TIMEOUT (30 * HZ)
-#define BYE_TIMEOUT (2 * HZ)
+/* Whoever unloads the module waits; but without the answer the agent has our buffers still. */
+#define BYE_TIMEOUT (10 * HZ)
 
 LIST_HEAD(vtoe_devs);
 DEFINE_MUTEX(vtoe_devs_mutex); /* vtoe_devs, and the list of listeners */

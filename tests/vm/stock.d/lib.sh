@@ -12,6 +12,8 @@ head -c 4M /dev/urandom >"$work/data"
 cd "$here/../.." || exit 1
 # shellcheck source=tests/vm/programs.sh
 . tests/vm/programs.sh
+# shellcheck source=tests/vm/iperf.sh
+. tests/vm/iperf.sh
 
 result() { # STATUS NAME [OUTPUT]
 	count=$((count + 1))
@@ -139,8 +141,8 @@ traffic() {
 	run "ping, IPv6" in_guest g1 ping -c 3 -i 0.2 -W 5 g2-6
 	run "data g1 to g2 intact" stream in_guest 16
 	in_guest g2 iperf3 -s -D >/dev/null
-	run "iperf3" in_guest g1 iperf3 -c g2 -t 1
-	run "iperf3, the other way" in_guest g1 iperf3 -c g2 -t 1 -R
+	run "iperf3" iperf_client g1 -c g2 -t 1
+	run "iperf3, the other way" iperf_client g1 -c g2 -t 1 -R
 }
 
 # The shim's count of buffers taken from queue $1 of g1.
@@ -163,15 +165,15 @@ multiqueue() {
 	run "two queue pairs are in use" in_guest g1 sh -c 'ethtool -l vnet0 | awk "/^Combined/ { n = \$2 } END { exit n != 2 }"'
 	# What comes by one link comes by one queue: two peers are two queues.
 	in_guest g3 iperf3 -s -D >/dev/null
-	run "streams to g2" in_guest g1 iperf3 -c g2 -t 1 -P 12
-	run "streams to g3" in_guest g1 iperf3 -c g3 -t 1 -P 12
-	run "4 streams from g3" in_guest g1 iperf3 -c g3 -t 1 -P 4 -R
+	run "streams to g2" iperf_client g1 -c g2 -t 1 -P 12
+	run "streams to g3" iperf_client g1 -c g3 -t 1 -P 12
+	run "4 streams from g3" iperf_client g1 -c g3 -t 1 -P 4 -R
 	run "frames went out by both" used 1 3
 	run "and came in by both" used 0 2
 	in_guest g1 ethtool -L vnet0 combined 1
-	run "with one pair again, traffic goes on" in_guest g1 iperf3 -c g3 -t 1 -R
+	run "with one pair again, traffic goes on" iperf_client g1 -c g3 -t 1 -R
 	in_guest g1 ethtool -L vnet0 combined 2
-	run "and with two" in_guest g1 iperf3 -c g3 -t 1 -R
+	run "and with two" iperf_client g1 -c g3 -t 1 -R
 }
 
 offload() {
