@@ -24,7 +24,7 @@ MODULE_PARM_DESC(large_bufs, "large receive buffers per device to begin with");
 
 /* An agent with RDMA registers the guest's memory first, which may take many seconds. */
 #define HELLO_TIMEOUT (30 * HZ)
-/* Whoever unloads the module waits; but without the answer the agent has our buffers still. */
+/* Unbinding, suspending and a balloon's coming wait for it; but without the answer the agent has our buffers still. */
 #define BYE_TIMEOUT (10 * HZ)
 
 LIST_HEAD(vtoe_devs);
@@ -365,7 +365,8 @@ static void vtoe_remove(struct auxiliary_device *adev)
 	bus_unregister_notifier(vtoe->vdev->dev.bus, &dev->balloon_nb);
 	cancel_work_sync(&dev->state_work);
 	if (dev->epoch) {
-		if (!READ_ONCE(vtoe->reset)) /* nobody would answer */
+		/* else nobody would answer */
+		if (!READ_ONCE(vtoe->reset) && !virtqueue_is_broken(dev->cr))
 			say_bye(dev);
 		epoch_end(dev);
 	}

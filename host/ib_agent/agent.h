@@ -300,8 +300,9 @@ void iba_tenant_ready(struct iba_vm *vm); /* look at its rings in this pass */
 void iba_tenant_dirty(struct iba_vm *vm); /* show the guest what is new */
 void iba_tenant_need_tick(struct iba_tenant *t);
 /*
- * For deadlines, in us. As loop_now_us(), but it stands while the machine does, or
- * this process: who was to answer may have stood, too, or waits for us.
+ * For a tenant's deadlines, in us, while a tick is needed. As loop_now_us(), but it
+ * stands when the machine does, or this process, for more than half a second: who
+ * was to answer may have stood, too, or waits for us. It never goes back.
  */
 uint64_t iba_clock_us(const struct iba_tenant *t);
 void iba_tenant_watchdog(bool on); /* while there are VMs */

@@ -199,5 +199,7 @@ bool iba_lane_tick(struct iba_tenant *t, uint64_t now_us)
 		else
 			iba_lane_end(lane, VTOE_REASON_TIMEOUT, "no answer");
 	}
+	for (unsigned int i = 0; i < IBA_TOKENS_MAX && !more; i++)
+		more = t->token[i].expires_us > now_us;
 	return more;
 }

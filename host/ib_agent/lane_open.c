@@ -471,6 +471,7 @@ void iba_lane_token(struct iba_tenant *t, const struct sockaddr_storage *source,
 	}
 	token->source = *source;
 	token->expires_us = iba_clock_us(t) + IBA_TOKEN_LIFE_US;
+	iba_tenant_need_tick(t);
 	memcpy(answer->token, token->bytes, sizeof(answer->token));
 	sockaddr_to_vtoe(&t->data_addr, &answer->addr);
 }

@@ -233,9 +233,19 @@ void iba_tenant_need_tick(struct iba_tenant *t)
 	loop_timer_arm(t->tick, TICK_MS);
 }
 
+/* When the tick that is armed is so late that what comes behind is not counted. */
+static uint64_t stands_from_us(const struct iba_tenant *t)
+{
+	return t->tick_due_us + LATE_US;
+}
+
 uint64_t iba_clock_us(const struct iba_tenant *t)
 {
-	return loop_now_us() - t->lost_us;
+	uint64_t now = loop_now_us();
+
+	if (t->ticking && now > stands_from_us(t))
+		now = stands_from_us(t);
+	return now - t->lost_us;
 }
 
 static void send_ctl(struct iba_tenant *t, const struct iba_ctl *msg)
@@ -259,9 +269,9 @@ static void tick(void *ctx)
 	uint64_t now = loop_now_us();
 	bool more;
 
+	if (now > stands_from_us(t))
+		t->lost_us += now - stands_from_us(t);
 	t->ticking = false;
-	if (now > t->tick_due_us + LATE_US)
-		t->lost_us += now - t->tick_due_us;
 	now = iba_clock_us(t);
 	more = iba_open_tick(t, now);
 	more |= iba_lane_tick(t, now);

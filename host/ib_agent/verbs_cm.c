@@ -202,6 +202,9 @@ static bool port_taken(struct iba_vqp *qp, int err)
 	if (err != -EADDRINUSE || ++qp->port_tries >= IBA_V_PORT_TRIES)
 		return false;
 	iba_vcm_destroy(qp);
+	iba_vrx_drain(qp->lane->dev); /* of what was posted on it, if it is flushed */
+	if (qp->lane->state != IBA_VLANE_CONNECTING)
+		return true;
 	err = resolve(qp);
 	if (err)
 		iba_vlane_end(qp->lane, VTOE_REASON_NO_LANE, strerror(-err));

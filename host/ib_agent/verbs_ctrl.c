@@ -56,7 +56,6 @@ int iba_vctrl_post_rx(struct iba_vlane *lane, unsigned int index)
 	return -ibv_post_recv(lane->qp[IBA_V_CONTROL].id->qp, &wr, &bad);
 }
 
-/* The control queue pair has been made: it can receive before it is connected. */
 static int alloc_buffers(struct iba_vlane *lane)
 {
 	size_t size = (IBA_V_CTRL_RX + IBA_V_CTRL_TX) * IBA_V_CTRL_MAX;
@@ -74,6 +73,7 @@ static int alloc_buffers(struct iba_vlane *lane)
 	return lane->ctrl_mr ? 0 : -errno;
 }
 
+/* A control queue pair has been made: it can receive before it is connected. */
 int iba_vctrl_init(struct iba_vlane *lane)
 {
 	int err = lane->ctrl_mem ? 0 : alloc_buffers(lane);
@@ -110,7 +110,7 @@ void iba_vctrl_told(struct iba_vlane *lane, const struct vtoe_msg_hdr *hdr)
 {
 	uint32_t limit = le32toh(hdr->lane_limit);
 
-	lane->heard_us = loop_now_us();
+	lane->heard_us = iba_clock_us(lane->v->t);
 	if ((int32_t)(limit - lane->ctrl_limit) <= 0)
 		return;
 	lane->ctrl_limit = limit;

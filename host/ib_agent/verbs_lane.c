@@ -258,7 +258,8 @@ void iba_vlane_up(struct iba_vlane *lane)
 	struct iba_vpath *path, *next;
 
 	iba_vlane_set_state(lane, IBA_VLANE_UP);
-	lane->heard_us = lane->said_us = loop_now_us();
+	lane->heard_us = iba_clock_us(lane->v->t);
+	lane->said_us = loop_now_us();
 	OPENSSL_cleanse(lane->token, sizeof(lane->token));
 	log_info("lane %s: tenant %u: up, verbs on %s, %s", lane->name,
 		 lane->v->t->id, ibv_get_device_name(lane->dev->ctx->device),
@@ -467,13 +468,13 @@ void iba_vlane_leave_vm(struct iba_vlane *lane)
 /* ---- time ---- */
 
 /* Unless it was us who did not listen. */
-static bool silent(struct iba_vlane *lane)
+static bool silent(struct iba_vlane *lane, uint64_t now_us)
 {
-	if (loop_now_us() - lane->heard_us < SILENCE_MAX_US)
+	if (now_us - lane->heard_us < SILENCE_MAX_US)
 		return false;
 	iba_vrx_drain(lane->dev);
 	return lane->state == IBA_VLANE_UP &&
-	       loop_now_us() - lane->heard_us >= SILENCE_MAX_US;
+	       iba_clock_us(lane->v->t) - lane->heard_us >= SILENCE_MAX_US;
 }
 
 static void tick_up(struct iba_vlane *lane, uint64_t now_us)
@@ -483,7 +484,7 @@ static void tick_up(struct iba_vlane *lane, uint64_t now_us)
 	if (oldest && oldest->deadline_us <= now_us)
 		iba_vlane_end(lane, VTOE_REASON_TIMEOUT,
 			      "the peer does not answer a reset");
-	else if (silent(lane))
+	else if (silent(lane, now_us))
 		iba_vlane_end(lane, VTOE_REASON_TIMEOUT,
 			      "nothing heard of the peer");
 	else if (lane->state == IBA_VLANE_UP &&

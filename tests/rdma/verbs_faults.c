@@ -3,6 +3,7 @@
  * Of verbs_test: what hangs, breaks or goes away, and what must not be left of it.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -179,13 +180,16 @@ void test_not_ready(void)
 #define PORTS 128
 #define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
 
+/* Or somebody else has it, which is as good. */
 static void take_port(int fd, unsigned int port)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET,
 				    .sin_port = htons((uint16_t)port) };
 
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
-	    listen(fd, 1))
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
+	    listen(fd, 1) == 0)
+		return;
+	if (errno != EADDRINUSE)
 		bail_out("a port cannot be had");
 }
 

@@ -611,9 +611,10 @@ static void bad_agents(void)
 	post_events(4);
 	ok(wait_until(virtq_pop(&vq[1], &chain) == 1), "it has an event buffer");
 	start = now_ms();
-	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 0) == 0,
-	   "one that hangs is not waited for without end");
-	ok(now_ms() - start >= 1900, "but for two seconds");
+	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 0) == 0 &&
+		   now_ms() - start < 8000, /* busy machines */
+	   "one that hangs is waited for two seconds");
+	ok(now_ms() - start >= 1900, "and not less");
 	ok(log_has(&vm, "it does not give the queues back"), "that is logged");
 	ok(state_is(VNET_VTOE_DOWN, 7), "state down");
 	ok(vu_state(vm.sock, VU_SET_VRING_ENABLE, 3, 1) == 0 &&
