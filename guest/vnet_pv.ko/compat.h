@@ -56,6 +56,13 @@ out:
 }
 #endif
 
+/* Since 6.11 a driver can be told nothing of changes; virtio_net leaves a closed device so. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+#define vnpv_config_enable(vdev) virtio_config_driver_enable(vdev)
+#else
+#define vnpv_config_enable(vdev) do { } while (0)
+#endif
+
 /* On a kernel without SMP sparse takes a failed trylock for a held lock. */
 #ifdef __CHECKER__
 #define vnpv_tx_trylock(txq) (__netif_tx_lock(txq, 0), true)

@@ -378,6 +378,7 @@ static int vnpv_probe(struct virtio_device *vdev)
 	u16 pairs = 1;
 	int err = 0;
 
+	vnpv_config_enable(vdev);
 	if (shown) {
 		carrier = vnpv_vendor_carrier(vdev);
 		err = carrier ? vnpv_vendor_read(carrier, vdev, &block, &why) :
