@@ -24,7 +24,7 @@ MODULE_PARM_DESC(large_bufs, "large receive buffers per device to begin with");
 
 /* An agent with RDMA registers the guest's memory first, which may take many seconds. */
 #define HELLO_TIMEOUT (30 * HZ)
-/* Unbind, suspend and a new balloon wait for it; but without the answer the agent has our buffers still. */
+/* Unbind, suspend and a new balloon wait for it: without it the agent has our buffers still. */
 #define BYE_TIMEOUT (10 * HZ)
 
 LIST_HEAD(vtoe_devs);
