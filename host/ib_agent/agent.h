@@ -305,7 +305,7 @@ void iba_tenant_need_tick(struct iba_tenant *t);
  * was to answer may have stood, too, or waits for us. It never goes back.
  */
 uint64_t iba_clock_us(const struct iba_tenant *t);
-void iba_tenant_watchdog(bool on); /* while there are VMs */
+void iba_tenant_watchdog(bool on); /* while there are VMs; on again: from now */
 int iba_tenant_ask_lane(struct iba_tenant *t, const struct vtoe_addr *agent,
 			const struct iba_lane_want *want, uint32_t *seq);
 struct iba_vm *iba_tenant_vm_by_mac(struct iba_tenant *t,

@@ -107,6 +107,18 @@ void iba_vcm_destroy(struct iba_vqp *qp)
 	qp->id = NULL;
 }
 
+/*
+ * Over iWARP what connects or accepts sleeps in the kernel, until the peer's TCP has
+ * answered. The watchdog would end that with EINTR: it has a second for it, so that
+ * a peer that does not answer does not keep us either.
+ */
+static int undisturbed(int (*call)(struct rdma_cm_id *, struct rdma_conn_param *),
+		       struct rdma_cm_id *id, struct rdma_conn_param *param)
+{
+	iba_tenant_watchdog(true);
+	return call(id, param) ? -errno : 0;
+}
+
 static void fill_cm(struct vnet_lane_cm *cm, const struct iba_vqp *qp)
 {
 	memset(cm, 0, sizeof(*cm));
@@ -230,8 +242,8 @@ static void route_resolved(struct iba_vqp *qp)
 
 	fill_cm(&cm, qp);
 	fill_param(&param, &cm);
-	if (!err && rdma_connect(qp->id, &param))
-		err = -errno;
+	if (!err)
+		err = undisturbed(rdma_connect, qp->id, &param);
 	OPENSSL_cleanse(&cm, sizeof(cm));
 	if (err && !port_taken(qp, err))
 		iba_vlane_end(qp->lane, VTOE_REASON_NO_LANE, strerror(-err));
@@ -350,8 +362,8 @@ static void connect_request(struct iba_verbs *v, struct rdma_cm_id *id,
 		take_control(qp->lane, cm);
 	fill_cm(&ours, qp);
 	fill_param(&param, &ours);
-	if (!err && rdma_accept(id, &param))
-		err = -errno;
+	if (!err)
+		err = undisturbed(rdma_accept, id, &param);
 	OPENSSL_cleanse(&ours, sizeof(ours));
 	if (err)
 		iba_vlane_end(qp->lane, VTOE_REASON_LIMIT, strerror(-err));

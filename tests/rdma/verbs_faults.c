@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,6 +175,41 @@ void test_not_ready(void)
 	renew_device();
 	munmap(unready, sizeof(*unready));
 	unready = NULL;
+}
+
+static bool hasty; /* the agents' watchdogs, begun, ring every millisecond; begun again, after a second */
+
+int __real_setitimer(int which, const struct itimerval *it, struct itimerval *was);
+int __wrap_setitimer(int which, const struct itimerval *it, struct itimerval *was);
+
+int __wrap_setitimer(int which, const struct itimerval *it, struct itimerval *was)
+{
+	struct itimerval often = { { 0, 1000 }, { 0, 1000 } };
+	static bool begun; /* in this process */
+
+	if (!hasty || !it->it_value.tv_sec)
+		return __real_setitimer(which, it, was);
+	if (begun)
+		often.it_value = it->it_value;
+	begun = true;
+	return __real_setitimer(which, &often, was);
+}
+
+/* The watchdog rings while a queue pair connects, which sleeps over iWARP. */
+void test_watchdog(void)
+{
+	struct stream a, b;
+
+	if (program)
+		return;
+	hasty = true;
+	for (int i = 0; i < 4 && start(NULL, ""); i++) {
+		open_over_verbs(&a, &b);
+		ok(stream_exchange(&a, &b, 200000, G_LARGE), "data passes");
+		over_verbs(&a, &b);
+		stop();
+	}
+	hasty = false;
 }
 
 #define FIRST_PORT 40000

@@ -591,6 +591,7 @@ static const struct {
 	{ "peer-hangs", test_peer_hangs },
 	{ "not-ready", test_not_ready },
 	{ "ports-taken", test_ports_taken },
+	{ "watchdog", test_watchdog },
 	{ "robbed", test_robbed },
 	{ "write-wraps", test_write_wraps },
 	{ "write-one-side", test_write_one_side },

@@ -39,6 +39,7 @@ void test_loop_broken(void);
 void test_peer_hangs(void);
 void test_not_ready(void);
 void test_ports_taken(void);
+void test_watchdog(void);
 void test_robbed(void);
 void test_device_removed(void);
 
