@@ -154,7 +154,7 @@ static int flags_told(struct stream *a, struct stream *b, unsigned int type,
 	a->tx += len;
 	guest_kick(a->g, G_SWQ);
 	/* of what must not come, no more than that it does not soon */
-	if (!guest_message(b->g, &msg, type == VTOE_MSG_DATA ? guest_wait_ms() : 500))
+	if (!guest_message(b->g, &msg, type == VTOE_MSG_DATA ? guest_wait_ms() : 1000))
 		return -1;
 	told = msg.hdr.flags;
 	guest_release(b->g, &msg);
